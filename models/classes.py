@@ -1,0 +1,40 @@
+"""The equipment classes, in the order of the network's channels, and what each one's unit is.
+
+One detection is one unit: a chiller, a turbine package or a battery is the whole machine; a `dry_cooler` or a
+`cooling_tower` is one **fan cell** of its array or bank, because the number of cells is what capacity follows,
+an array can be larger than any window, and a cell is the same object in a 1 x 1 tower and in a 6 x 24 array.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EquipmentClass:
+    """One class of equipment as the detector knows it."""
+
+    name: str
+    unit: str
+    """What one detection of this class is, for tables and legends."""
+    coarsest_gsd_m: float
+    """Coarsest native ground sampling distance at which the unit can be counted.
+
+    Batteries are 1.7 m wide and 2 m apart, which 0.5 m samples just separate; 0.6 m is the coarsest imagery that the
+    detector was trained and measured on. Past it the count is not given.
+    """
+    has_fans: bool
+
+
+EQUIPMENT = (
+    EquipmentClass("air_cooled_chiller", "chiller", 0.6, True),
+    EquipmentClass("dry_cooler", "fan cell", 0.6, True),
+    EquipmentClass("cooling_tower", "fan cell", 0.6, True),
+    EquipmentClass("gas_turbine", "turbine package", 0.6, False),
+    EquipmentClass("battery", "battery unit", 0.5, False),
+)
+LETTERING = EquipmentClass("roof_lettering", "painted word", 0.6, False)
+
+OBJECT_CLASSES = tuple(c.name for c in EQUIPMENT)
+"""Classes found as oriented boxes, in channel order."""
+CLASSES = (*OBJECT_CLASSES, LETTERING.name)
+"""All six classes."""
+BY_NAME = {c.name: c for c in (*EQUIPMENT, LETTERING)}

@@ -1,0 +1,30 @@
+"""Where things are on this machine: every setting is an environment variable `OVERWATT_*` with a working default."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Folder that holds `aoi/`, `data/` and `models/`: the repository, or site-packages when installed as a wheel."""
+
+SAMPLE_CATALOG = ROOT / "data" / "scenes" / "catalog.json"
+"""Static STAC catalog of the embedded rendered sample."""
+
+
+class Settings(BaseSettings):
+    """Settings read from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="OVERWATT_")
+
+    archive: Path = Path("archive")
+    """Output root; one folder a run."""
+    cache: Path = Path.home() / ".cache" / "overwatt"
+    """Fetched scenes, kept for ever; safe to delete."""
+    aoi: Path = ROOT / "aoi"
+    """Folder of site files."""
+    source: str = "sample"
+    """Imagery source when a command or flow names none: `sample`, `local:PATH` or `stac:PATH_OR_URL`."""
+    weights: Path = ROOT / "models" / "weights" / "detector.safetensors"
+    reader_weights: Path = ROOT / "models" / "weights" / "reader.safetensors"
+    device: str = "auto"
+    """`auto` (CUDA when there is one, else CPU), `cpu`, `cuda`, `cuda:1`, ..."""
