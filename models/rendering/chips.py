@@ -1,0 +1,122 @@
+"""Training and validation chips: a random plot, photographed by a random sensor, with its ground truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.rendering.canvas import Canvas, Truth
+from models.rendering.layouts import ground, plot
+from models.rendering.materials import Rng
+from models.rendering.objects import PlacedObject, PlacedText
+from models.rendering.sensor import Sensor, draw_sensor, lean_m, photograph, resampled
+
+CHIP_GSD_M = 0.30
+"""Ground sampling distance of chips and of the detector."""
+CELL_M = 0.15
+"""Cell of the canvas that chips are painted on."""
+MARGIN_M = 14.4
+"""Painted beyond the chip's edge, so that shadows and leaning objects enter from outside; a whole number of cells."""
+REAL_BACKGROUND_SHARE = 0.4
+
+Split = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A picture at `CHIP_GSD_M` with what it shows."""
+
+    image: npt.NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    objects: tuple[PlacedObject, ...]
+    texts: tuple[PlacedText, ...]
+    ignored: tuple[PlacedObject, ...]
+    """Kin of the classes that count neither as hit nor as miss."""
+    native_gsd_m: float
+    """GSD of the product before resampling."""
+
+
+def render_chip(seed: int, size_px: int = 448, split: Split = "train", backgrounds: Sequence[Path] = ()) -> Chip:
+    """Render one chip of `size_px` squared; the same arguments give the same chip.
+
+    `backgrounds` are real 0.3 m chips (any size) to compose on; a share of chips uses one, the rest rendered ground.
+    Seeds of the two splits never share a random stream.
+    """
+    validation = split == "validation"
+    rng = np.random.default_rng([seed, 1 if validation else 0])
+    side = round((size_px * CHIP_GSD_M + 2 * MARGIN_M) / CELL_M)
+    canvas = Canvas(side, side, CELL_M)
+    real = len(backgrounds) > 0 and rng.random() < REAL_BACKGROUND_SHARE
+    if real:
+        canvas.albedo[:] = _real_ground(rng, backgrounds, side)
+    else:
+        ground(canvas, rng, float(rng.uniform(0, 180)))
+    plot(canvas, rng, validation, sparse=real)
+    sensor = draw_sensor(rng, validation)
+    product = photograph(canvas, sensor, rng)
+    whole_px = round(side * CELL_M / CHIP_GSD_M)
+    image = resampled(product, (whole_px, whole_px))
+    margin_px = round(MARGIN_M / CHIP_GSD_M)
+    window = np.s_[margin_px : margin_px + size_px, margin_px : margin_px + size_px]
+    objects, texts, ignored = placed(canvas.truth, sensor, CHIP_GSD_M, margin_px, size_px)
+    return Chip(np.ascontiguousarray(image[window]), objects, texts, ignored, sensor.native_gsd_m)
+
+
+def _real_ground(rng: Rng, backgrounds: Sequence[Path], side: int) -> npt.NDArray[np.float32]:
+    """A real chip as ground: turned, mirrored to fill the canvas, its tone undone to something like reflectance."""
+    path = backgrounds[int(rng.integers(len(backgrounds)))]
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"{path} is not a picture that OpenCV can read")
+    picture = np.rot90(picture[..., ::-1], int(rng.integers(4)))
+    picture = cv2.resize(
+        np.ascontiguousarray(picture),
+        None,
+        fx=CHIP_GSD_M / CELL_M,
+        fy=CHIP_GSD_M / CELL_M,
+        interpolation=cv2.INTER_CUBIC,
+    )
+    start = rng.integers(0, picture.shape[0], 2)
+    index = np.arange(side)
+    rows = _mirror(index + int(start[0]), picture.shape[0])
+    columns = _mirror(index + int(start[1]), picture.shape[1])
+    return np.asarray((picture[np.ix_(rows, columns)].astype(np.float32) / 255) ** 1.3 * 0.85)
+
+
+def _mirror(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    folded = np.mod(index, 2 * size)
+    return np.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def placed(
+    truth: Sequence[Truth], sensor: Sensor, gsd_m: float, margin_px: float, size_px: int | tuple[int, int]
+) -> tuple[tuple[PlacedObject, ...], tuple[PlacedText, ...], tuple[PlacedObject, ...]]:
+    """Truth in pixels of a window that starts `margin_px` into the canvas: objects, texts, ignored objects.
+
+    A unit belongs to the window when the centre of its top face, displaced by the lean, lies inside; lettering belongs
+    when any part of it does.
+    """
+    width_px, height_px = (size_px, size_px) if isinstance(size_px, int) else size_px
+    objects: list[PlacedObject] = []
+    ignored: list[PlacedObject] = []
+    texts: list[PlacedText] = []
+    for unit in truth:
+        dx_m, dy_m = lean_m(sensor, unit.top_m)
+        x_px = (unit.frame.x_m + dx_m) / gsd_m - margin_px
+        y_px = (unit.frame.y_m + dy_m) / gsd_m - margin_px
+        length_px, width_px_ = unit.length_m / gsd_m, unit.width_m / gsd_m
+        if unit.text:
+            reach = length_px / 2 + width_px_
+            if -reach < x_px < width_px + reach and -reach < y_px < height_px + reach:
+                texts.append(PlacedText(unit.text, x_px, y_px, length_px, width_px_, unit.frame.heading_deg % 360.0))
+            continue
+        if 0 <= x_px < width_px and 0 <= y_px < height_px:
+            target = ignored if unit.ignored else objects
+            target.append(
+                PlacedObject(unit.cls, x_px, y_px, length_px, width_px_, unit.frame.heading_deg % 180.0, unit.fans)
+            )
+    return tuple(objects), tuple(texts), tuple(ignored)

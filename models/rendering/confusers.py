@@ -1,0 +1,368 @@
+"""What stands beside the equipment and looks a little like it. None of it is counted.
+
+Each painter fills a rectangle of `length_m` x `width_m` about a frame with one kind of thing.
+Small rooftop units with real fans are kin of chillers: they are marked ignored, scored neither way.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from models.rendering.canvas import Canvas, Frame, Truth
+from models.rendering.materials import Rng, noise, pave
+
+Painter = Callable[[Canvas, Rng, Frame, float, float], None]
+
+
+def _bright(rng: Rng, low: float, high: float, tint: float = 0.03) -> np.ndarray:
+    return np.clip(rng.uniform(low, high) + rng.normal(0, tint, 3), 0.02, 0.97)
+
+
+def _vivid(rng: Rng) -> np.ndarray:
+    """Container and car colours: red, blue, green, orange, white, grey, black."""
+    palette = np.array(
+        [
+            [0.55, 0.12, 0.10],
+            [0.10, 0.22, 0.45],
+            [0.12, 0.32, 0.20],
+            [0.65, 0.33, 0.10],
+            [0.8, 0.8, 0.8],
+            [0.45, 0.45, 0.45],
+            [0.06, 0.06, 0.07],
+            [0.5, 0.42, 0.3],
+            [0.85, 0.85, 0.83],
+        ]
+    )
+    return np.clip(palette[rng.integers(len(palette))] * rng.uniform(0.7, 1.25) + rng.normal(0, 0.02, 3), 0.02, 0.95)
+
+
+def _grid(
+    canvas: Canvas,
+    rng: Rng,
+    frame: Frame,
+    length_m: float,
+    width_m: float,
+    size: tuple[float, float, float],
+    gap: tuple[float, float],
+    colour: Callable[[], np.ndarray],
+    fill: float = 0.8,
+    jitter_m: float = 0.2,
+    turn_deg: float = 1.0,
+) -> None:
+    """Boxes of (length, width, height) on a loose grid."""
+    unit_m, across_m, height_m = size
+    for u in np.arange(-length_m / 2 + unit_m / 2, length_m / 2 - unit_m / 2 + 0.01, unit_m + gap[0]):
+        for v in np.arange(-width_m / 2 + across_m / 2, width_m / 2 - across_m / 2 + 0.01, across_m + gap[1]):
+            if rng.random() < fill:
+                at = frame.at(
+                    u + rng.normal(0, jitter_m), v + rng.normal(0, jitter_m / 2), float(rng.normal(0, turn_deg))
+                )
+                canvas.box(at, unit_m, across_m, colour(), height_m)
+
+
+def containers(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Shipping containers, 20 or 40 ft, tight or loose, corrugated roofs too fine to see."""
+    unit_m = float(rng.choice([6.06, 12.19]))
+    mono = _vivid(rng) if rng.random() < 0.35 else None
+    _grid(
+        canvas,
+        rng,
+        frame,
+        length_m,
+        width_m,
+        (unit_m, 2.44, 2.6 * int(rng.integers(1, 3))),
+        (rng.uniform(0.2, 3), rng.uniform(0.1, 3)),
+        lambda: _vivid(rng) if mono is None else mono * rng.uniform(0.93, 1.07),
+        rng.uniform(0.4, 0.95),
+    )
+
+
+def trailers(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Semi-trailers parked side by side, some with a tractor."""
+    count = int(width_m / rng.uniform(3.4, 4.4))
+    pitch_m = width_m / max(count, 1)
+    for row in np.arange(-length_m / 2 + 9, length_m / 2 - 8.9, 30.0):
+        for i in range(count):
+            if rng.random() < 0.7:
+                at = frame.at(row, -width_m / 2 + (i + 0.5) * pitch_m, float(rng.normal(0, 1)))
+                canvas.box(at, 15.5, 2.6, _bright(rng, 0.6, 0.9), 4.0)
+                if rng.random() < 0.3:
+                    canvas.box(at.at(10.5, 0), 4.5, 2.5, _vivid(rng), 3.2)
+
+
+def cars(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A car park: painted bays, cars in most."""
+    pave(canvas, rng, frame, length_m, width_m, "asphalt", canvas.base_m(frame))
+    occupied = rng.uniform(0.2, 0.95)
+    for v in np.arange(-width_m / 2 + 3, width_m / 2 - 2.9, rng.uniform(7.5, 9.0)):
+        with canvas.patch(frame.at(0, v), length_m, 5.2) as patch:
+            if patch is not None:
+                lines = patch.rectangle(length_m, 5.0) & (np.mod(patch.u_m + 500, 2.7) < 0.14)
+                patch.paint(lines, np.full(3, 0.6))
+        for u in np.arange(-length_m / 2 + 1.35, length_m / 2 - 1.3, 2.7):
+            if rng.random() < occupied:
+                at = frame.at(u, v + rng.normal(0, 0.2), 90 + float(rng.normal(0, 1.5)))
+                colour = _vivid(rng)
+                canvas.box(at, rng.uniform(4.2, 5.4), 1.85, colour, 1.2)
+                canvas.box(at.at(-0.2, 0), 2.2, 1.6, colour * rng.uniform(0.5, 1.0), 0.3)
+
+
+def rooftop_units(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Small packaged units scattered on a roof; those that show fans are ignored, the rest are background."""
+    for _ in range(int(rng.integers(2, 12))):
+        at = frame.at(
+            float(rng.uniform(-0.45, 0.45) * length_m),
+            float(rng.uniform(-0.45, 0.45) * width_m),
+            float(rng.choice([0, 90])),
+        )
+        unit_m, across_m = float(rng.uniform(1.5, 5.0)), float(rng.uniform(1.2, 2.6))
+        unit_m = max(unit_m, across_m)
+        top_m = canvas.base_m(at) + 1.5
+        canvas.box(at, unit_m, across_m, _bright(rng, 0.35, 0.85), 1.5)
+        if rng.random() < 0.6:
+            radius_m = across_m * rng.uniform(0.22, 0.36)
+            with canvas.patch(at, unit_m, across_m) as patch:
+                if patch is not None:
+                    for i in range(int(rng.integers(1, 3))):
+                        u_m = unit_m / 2 - (i + 0.5) * 2.3 * radius_m
+                        patch.paint(patch.disc(radius_m, u_m), np.full(3, rng.uniform(0.08, 0.3)))
+            canvas.truth.append(Truth("air_cooled_chiller", at, unit_m, across_m, top_m, ignored=True))
+
+
+def skylights(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Skylights or smoke vents on a regular grid, flush with the roof."""
+    colour = _bright(rng, 0.5, 0.97, 0.05)
+    _grid(
+        canvas,
+        rng,
+        frame,
+        length_m,
+        width_m,
+        (rng.uniform(1.2, 3.0), 1.2, 0.2),
+        (rng.uniform(5, 14), rng.uniform(5, 14)),
+        lambda: colour,
+        0.95,
+        0.05,
+    )
+
+
+def roof_monitors(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Saw-tooth monitors and louvred boxes: long bodies with stripes across, like a chiller without fans."""
+    for v in np.arange(-width_m / 2 + 3, width_m / 2 - 2.9, rng.uniform(6, 12)):
+        at = frame.at(float(rng.uniform(-0.3, 0.3) * length_m), v)
+        unit_m, across_m = float(rng.uniform(4, 14)), float(rng.uniform(1.8, 3.5))
+        top_m = canvas.base_m(at) + 1.8
+        with canvas.patch(at, unit_m, across_m) as patch:
+            if patch is not None:
+                body = patch.rectangle(unit_m, across_m)
+                patch.paint(body, _bright(rng, 0.4, 0.85), top_m)
+                patch.shade(float(rng.uniform(0.3, 0.8)), body & (np.mod(patch.u_m + 100, rng.uniform(0.6, 2.4)) < 0.4))
+
+
+def solar(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Rows of photovoltaic panels."""
+    panel = np.array([0.05, 0.07, 0.14]) * rng.uniform(0.7, 1.8)
+    depth_m = float(rng.uniform(1.7, 4.2))
+    for v in np.arange(-width_m / 2 + depth_m, width_m / 2 - depth_m, depth_m + rng.uniform(0.8, 4)):
+        canvas.box(frame.at(0, v), length_m * 0.95, depth_m, panel, 1.0)
+
+
+def generators(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Diesel generator enclosures: kin of turbines in outline, with a radiator at one end and a thin exhaust."""
+    unit_m, across_m = float(rng.uniform(6, 13)), float(rng.uniform(2.4, 3.4))
+    colour = _bright(rng, 0.35, 0.85)
+    for v in np.arange(-width_m / 2 + across_m, width_m / 2 - across_m / 2, across_m + rng.uniform(2, 5)):
+        for u in np.arange(-length_m / 2 + unit_m / 2, length_m / 2 - unit_m / 2 + 0.01, unit_m + 6):
+            at = frame.at(u, v)
+            canvas.box(at, unit_m, across_m, colour * rng.uniform(0.95, 1.05), 3.2)
+            canvas.box(at.at(unit_m * 0.36, 0), unit_m * 0.2, across_m * 0.85, np.full(3, rng.uniform(0.1, 0.3)), 0.1)
+            canvas.box(at.at(-unit_m * 0.3, across_m * 0.2), 0.6, 0.6, np.full(3, 0.25), 1.5)
+
+
+def tanks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Round tanks, from water tanks to oil storage, with a rim and sometimes a floating roof."""
+    radius_m = float(rng.uniform(1.5, min(14.0, width_m / 2)))
+    for u in np.arange(-length_m / 2 + radius_m, length_m / 2 - radius_m + 0.01, 2 * radius_m + rng.uniform(1, 8)):
+        at = frame.at(u, 0)
+        top_m = canvas.base_m(at) + float(rng.uniform(3, 12))
+        with canvas.patch(at, 2 * radius_m + 1, 2 * radius_m + 1) as patch:
+            if patch is not None:
+                patch.paint(patch.disc(radius_m), _bright(rng, 0.5, 0.9), top_m)
+                if rng.random() < 0.5:
+                    inner = patch.disc(radius_m * 0.93)
+                    patch.paint(inner, _bright(rng, 0.25, 0.8), top_m - rng.uniform(0, 3))
+
+
+def switchyard(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Transformers with radiators between thin steel frames on gravel."""
+    pave(canvas, rng, frame, length_m, width_m, "gravel", canvas.base_m(frame))
+    for v in np.arange(-width_m / 2 + 3, width_m / 2 - 3, rng.uniform(6, 11)):
+        with canvas.patch(frame.at(0, v), length_m, 1.2) as patch:
+            if patch is not None:
+                beam = patch.rectangle(length_m * 0.95, 0.3)
+                posts = patch.rectangle(length_m * 0.95, 1.1) & (np.mod(patch.u_m + 500, 4.0) < 0.5)
+                patch.paint(beam | posts, _bright(rng, 0.4, 0.7), 6.0)
+    for u in np.arange(-length_m / 2 + 6, length_m / 2 - 5, rng.uniform(12, 20)):
+        at = frame.at(u, float(rng.uniform(-0.3, 0.3) * width_m))
+        canvas.box(at, rng.uniform(4, 8), rng.uniform(2.5, 4), _bright(rng, 0.3, 0.6), 4.0)
+        for side in (-1, 1):
+            for k in range(4):
+                canvas.box(at.at((k - 1.5) * 1.1, side * 2.6), 0.6, 1.8, _bright(rng, 0.3, 0.6), 3.0)
+        for k in range(3):
+            canvas.box(at.at((k - 1) * 1.4, 0.6), 0.5, 0.5, np.array([0.3, 0.15, 0.1]), 1.5)
+
+
+def court(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A tennis court or painted sports ground with white lines."""
+    base_m = canvas.base_m(frame)
+    with canvas.patch(frame, min(36, length_m), min(18, width_m)) as patch:
+        if patch is not None:
+            patch.paint(patch.rectangle(36, 18), np.array([0.12, 0.28, 0.18]) * rng.uniform(0.6, 1.6), base_m)
+            for long_m, wide_m in ((23.8, 11.0), (23.8, 8.2), (12.8, 8.2), (23.8, 0.12)):
+                line = patch.rectangle(long_m, wide_m) & ~patch.rectangle(long_m - 0.3, wide_m - 0.3)
+                patch.paint(line, np.full(3, 0.75))
+
+
+def trees(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Trees and shrubs: lobed crowns with height and uneven green."""
+    crown = np.array([0.07, 0.12, 0.05]) * rng.uniform(0.6, 1.9) + np.array([rng.uniform(0, 0.10), 0, 0])
+    for _ in range(int(rng.integers(3, int(4 + length_m * width_m / 60)))):
+        at = frame.at(float(rng.uniform(-0.5, 0.5) * length_m), float(rng.uniform(-0.5, 0.5) * width_m))
+        radius_m = float(rng.uniform(1.2, 5.0))
+        base_m = canvas.base_m(at)
+        with canvas.patch(at, 2.6 * radius_m, 2.6 * radius_m) as patch:
+            if patch is not None:
+                shape = (patch.u_m.shape[0], patch.u_m.shape[1])
+                lobes = 1 + 0.25 * noise(rng, shape, radius_m / 2 / canvas.cell_m)
+                r = np.hypot(patch.u_m, patch.v_m) * lobes
+                mask = r < radius_m
+                dome = base_m + np.sqrt(np.clip(radius_m**2 - r**2, 0, None)) * 1.3
+                value = np.clip(1 + 0.35 * noise(rng, shape, 0.8 / canvas.cell_m), 0.3, 2)[..., None]
+                patch.paint(mask, value * crown, np.maximum(dome, patch.height_m).astype(np.float32))
+
+
+def pallets(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Construction mess: pallets, crates, pipe stacks, spoil heaps, machines."""
+    for _ in range(int(rng.integers(5, 40))):
+        at = frame.at(
+            float(rng.uniform(-0.5, 0.5) * length_m),
+            float(rng.uniform(-0.5, 0.5) * width_m),
+            float(rng.uniform(0, 180)),
+        )
+        canvas.box(at, rng.uniform(0.8, 4.5), rng.uniform(0.6, 2.2), _vivid(rng), rng.uniform(0.3, 2))
+    for _ in range(int(rng.integers(0, 4))):
+        at = frame.at(
+            float(rng.uniform(-0.4, 0.4) * length_m), float(rng.uniform(-0.4, 0.4) * width_m), rng.uniform(0, 180)
+        )
+        with canvas.patch(at, 12, 4) as patch:
+            if patch is not None:
+                stack = patch.rectangle(rng.uniform(5, 12), rng.uniform(1, 3.5))
+                base_m = canvas.base_m(at)
+                colour = _bright(rng, 0.3, 0.7, 0.06)
+                patch.paint(stack, colour, base_m + 1)
+                patch.shade(0.6, stack & (np.mod(patch.v_m + 50, rng.uniform(0.35, 0.9)) < 0.15))
+
+
+def wagons(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A railway siding with wagons."""
+    for v in np.arange(-width_m / 2 + 3, width_m / 2 - 2.9, 5.0):
+        with canvas.patch(frame.at(0, v), length_m, 3.5) as patch:
+            if patch is not None:
+                patch.paint(patch.rectangle(length_m, 3.0), np.full(3, 0.3))
+                patch.paint((np.abs(np.abs(patch.v_m) - 0.72) < 0.1) & patch.rectangle(length_m, 3), np.full(3, 0.5))
+        if rng.random() < 0.7:
+            colour = _vivid(rng)
+            for u in np.arange(-length_m / 2 + 8, length_m / 2 - 7, 16.5):
+                if rng.random() < 0.85:
+                    canvas.box(frame.at(u, v), 15, 2.9, colour * rng.uniform(0.8, 1.2), 4.0)
+
+
+def greenhouse(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A roof of many narrow bays: regular stripes."""
+    bay_m = float(rng.uniform(1.5, 8.0))
+    base_m = canvas.base_m(frame)
+    with canvas.patch(frame, length_m, width_m) as patch:
+        if patch is not None:
+            roof = patch.rectangle(length_m * 0.9, width_m * 0.85)
+            slope = np.abs(np.mod(patch.v_m + 500, bay_m) / bay_m - 0.5) * 2
+            patch.paint(roof, (0.35 + 0.4 * slope)[..., None] * _bright(rng, 0.7, 1.0), base_m + 4.0)
+
+
+def markings(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A road or runway with lane lines, dashes, arrows, bars and piano keys: paint that is not lettering on a roof."""
+    base_m = canvas.base_m(frame)
+    with canvas.patch(frame, length_m, width_m) as patch:
+        if patch is None:
+            return
+        lane_m = float(rng.uniform(3.2, 12))
+        paint = np.full(3, rng.uniform(0.5, 0.85)) * np.array([1, 1, rng.choice([1.0, 0.45])])
+        inside = patch.rectangle(length_m, width_m)
+        across = np.mod(patch.v_m + 500, lane_m)
+        dash = np.mod(patch.u_m + 500, rng.uniform(6, 18)) < rng.uniform(2, 6)
+        patch.paint(inside & (across < 0.25) & (dash if rng.random() < 0.7 else True), paint, base_m)
+        if rng.random() < 0.5:
+            keys = patch.rectangle(rng.uniform(8, 30), width_m * 0.8, u_m=float(rng.uniform(-0.3, 0.3) * length_m))
+            patch.paint(keys & (np.mod(patch.v_m + 500, 2.4) < 1.2), paint, base_m)
+
+
+def pool(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """A pond or basin with a concrete rim."""
+    base_m = canvas.base_m(frame)
+    with canvas.patch(frame, length_m, width_m) as patch:
+        if patch is not None:
+            patch.paint(patch.rectangle(length_m * 0.7, width_m * 0.6), np.full(3, 0.6), base_m)
+            water = np.array([0.10, 0.45, 0.5]) if rng.random() < 0.4 else np.array([0.06, 0.10, 0.09])
+            patch.paint(patch.rectangle(length_m * 0.7 - 1.5, width_m * 0.6 - 1.5), water, base_m - 0.3)
+
+
+def litter(canvas: Canvas, rng: Rng) -> None:
+    """Small things all over the canvas: cars, poles, kerbs, cable trays, fences, manholes, stains, patched asphalt."""
+    width_m, height_m = canvas.extent_m
+    for _ in range(int(rng.integers(4, int(12 + width_m * height_m / 150)))):
+        frame = Frame(float(rng.uniform(0, width_m)), float(rng.uniform(0, height_m)), float(rng.uniform(0, 360)))
+        base_m = canvas.base_m(frame)
+        kind = rng.integers(6)
+        if kind == 0:
+            canvas.box(frame, rng.uniform(4.2, 6.5), rng.uniform(1.7, 2.3), _vivid(rng), 1.6)
+        elif kind == 1:
+            canvas.box(frame, 0.35, 0.35, _bright(rng, 0.2, 0.6), rng.uniform(3, 10))
+        elif kind == 2:
+            canvas.box(
+                frame, rng.uniform(5, 45), rng.uniform(0.15, 0.7), _bright(rng, 0.15, 0.8), rng.uniform(0.1, 1.2)
+            )
+        elif kind == 3:
+            canvas.box(frame, rng.uniform(0.5, 3), rng.uniform(0.4, 2), _bright(rng, 0.1, 0.9), rng.uniform(0.2, 2.0))
+        else:
+            radius_m = float(rng.uniform(0.4, 6.0))
+            with canvas.patch(frame, 3 * radius_m, 3 * radius_m) as patch:
+                if patch is not None:
+                    stretch = rng.uniform(0.4, 1.0)
+                    alpha = np.exp(-((patch.u_m / radius_m) ** 2 + (patch.v_m / (radius_m * stretch)) ** 2))
+                    alpha = alpha * rng.uniform(0.1, 0.6) * (np.abs(patch.height_m - base_m) < 0.3)
+                    patch.blend(alpha.astype(np.float32), _bright(rng, 0.05, 0.7))
+
+
+GROUND_CONFUSERS: tuple[Painter, ...] = (
+    containers,
+    containers,
+    trailers,
+    trailers,
+    cars,
+    cars,
+    solar,
+    generators,
+    generators,
+    tanks,
+    switchyard,
+    court,
+    trees,
+    trees,
+    pallets,
+    pallets,
+    wagons,
+    greenhouse,
+    markings,
+    pool,
+    roof_monitors,
+)
+ROOF_CONFUSERS: tuple[Painter, ...] = (rooftop_units, rooftop_units, skylights, roof_monitors, solar, tanks, pallets)

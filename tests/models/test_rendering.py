@@ -1,0 +1,155 @@
+"""The renderer: geometry that must hold exactly, and chips that are what their labels say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.classes import OBJECT_CLASSES
+from models.rendering.canvas import Canvas, Frame
+from models.rendering.chips import CHIP_GSD_M, placed, render_chip
+from models.rendering.equipment import battery_style, chiller, chiller_style
+from models.rendering.layouts import battery_rows, chiller_rows
+from models.rendering.sensor import Sensor, lean_m, leaning, lit, photograph, resampled, shadow_mask, shift
+
+
+def plain_sensor(**changes: float) -> Sensor:
+    values = {
+        "native_gsd_m": 0.3,
+        "sun_azimuth_deg": 180.0,
+        "sun_elevation_deg": 45.0,
+        "off_nadir_deg": 0.0,
+        "lean_azimuth_deg": 0.0,
+        "ambient": 0.3,
+        "haze": 0.0,
+        "exposure": 1.0,
+        "gamma": 1.0,
+        "cast": (1.0, 1.0, 1.0),
+        "blur_px": 0.5,
+        "sharpen": 0.0,
+        "chroma_blur_px": 0.0,
+        "noise": 0.0,
+        "jpeg_quality": 95,
+    }
+    return Sensor(**{**values, **changes})
+
+
+def test_a_chip_is_a_function_of_its_seed() -> None:
+    first, again, other = render_chip(5, 128), render_chip(5, 128), render_chip(6, 128)
+    assert np.array_equal(first.image, again.image)
+    assert first.objects == again.objects
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_splits_never_share_a_chip() -> None:
+    assert not np.array_equal(render_chip(5, 128, "train").image, render_chip(5, 128, "validation").image)
+
+
+def test_chips_show_every_class_and_keep_the_label_contract() -> None:
+    seen = set()
+    for seed in range(12):
+        chip = render_chip(seed, 256)
+        assert chip.image.shape == (256, 256, 3)
+        for unit in chip.objects:
+            seen.add(unit.cls)
+            assert 0 <= unit.x_px < 256
+            assert 0 <= unit.y_px < 256
+            assert unit.length_px >= unit.width_px > 0
+            assert 0 <= unit.heading_deg < 180
+        for text in chip.texts:
+            seen.add("roof_lettering")
+            assert text.text
+    assert seen == {*OBJECT_CLASSES, "roof_lettering"}
+
+
+def test_a_chiller_is_where_its_label_says() -> None:
+    canvas = Canvas(400, 400, 0.15)
+    canvas.albedo[:] = 0.1
+    rng = np.random.default_rng(1)
+    chiller(canvas, rng, Frame(30.0, 24.0, 60.0), chiller_style(rng, model=0))
+    changed = np.argwhere(canvas.height_m > 0)
+    y_m, x_m = (changed.mean(axis=0) + 0.5) * 0.15
+    assert (x_m, y_m) == pytest.approx((30.0, 24.0), abs=0.1)
+    area_m2 = len(changed) * 0.15**2
+    unit = canvas.truth[0]
+    assert area_m2 == pytest.approx(unit.length_m * unit.width_m, rel=0.02)
+    # the long axis points 60 degrees clockwise from up
+    direction = np.array([np.sin(np.deg2rad(60)), -np.cos(np.deg2rad(60))])
+    spread = np.linalg.eigh(np.cov((changed[:, ::-1] - changed[:, ::-1].mean(axis=0)).T))[1][:, 1]
+    assert abs(spread @ direction) > 0.999
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    azimuth=st.sampled_from([0.0, 90.0, 180.0, 270.0]),
+    elevation=st.floats(20, 70),
+)
+def test_doubling_finds_the_shadows_that_marching_finds(seed: int, azimuth: float, elevation: float) -> None:
+    rng = np.random.default_rng(seed)
+    height = np.zeros((60, 60), np.float32)
+    for _ in range(4):
+        y, x = rng.integers(5, 50, 2)
+        height[y : y + rng.integers(2, 8), x : x + rng.integers(2, 8)] = rng.uniform(1, 6)
+    dx, dy = round(-np.sin(np.deg2rad(azimuth))), round(np.cos(np.deg2rad(azimuth)))
+    drop = 0.3 * np.tan(np.deg2rad(elevation))
+    ceiling = height.copy()
+    for k in range(1, 60):
+        ceiling = np.maximum(ceiling, shift(height, dx * k, dy * k, fill=-1e3) - np.float32(k * drop))
+    assert np.mean((ceiling > height + 0.12) != shadow_mask(height, 0.3, azimuth, elevation)) < 0.002
+
+
+def test_shadows_fall_away_from_the_sun() -> None:
+    height = np.zeros((100, 100), np.float32)
+    height[45:55, 45:55] = 5.0
+    # the sun in the south: shadows fall to the north, which is up
+    shadow = shadow_mask(height, 0.5, 180.0, 45.0)
+    assert shadow[36:45, 45:55].all()
+    assert not shadow[56:].any()
+    assert not shadow[:34].any()
+
+
+def test_tall_things_lean_by_their_height() -> None:
+    canvas = Canvas(200, 200, 0.15)
+    canvas.albedo[:] = 0.2
+    canvas.box(Frame(15.0, 15.0, 0.0), 6.0, 6.0, (0.9, 0.1, 0.1), 10.0)
+    sensor = plain_sensor(off_nadir_deg=20.0, lean_azimuth_deg=90.0)
+    radiance = leaning(lit(canvas, sensor), canvas, sensor)
+    red = np.argwhere(radiance[..., 0] > 3 * radiance[..., 1])
+    top = red[radiance[red[:, 0], red[:, 1], 0] > 0.8]
+    dx_m, dy_m = lean_m(sensor, 10.0)
+    assert (dx_m, dy_m) == pytest.approx((10 * np.tan(np.deg2rad(20)), 0), abs=1e-6)
+    y_m, x_m = (top.mean(axis=0) + 0.5) * 0.15
+    assert (x_m, y_m) == pytest.approx((15 + dx_m, 15 + dy_m), abs=0.3)
+
+
+def test_labels_follow_the_lean() -> None:
+    canvas = Canvas(400, 400, 0.15)
+    rng = np.random.default_rng(0)
+    canvas.box(Frame(30, 30, 0), 40, 40, (0.4, 0.4, 0.4), 12.0)
+    chiller(canvas, rng, Frame(30.0, 30.0, 90.0), chiller_style(rng, model=0))
+    sensor = plain_sensor(off_nadir_deg=15.0, lean_azimuth_deg=180.0)
+    objects, _, _ = placed(canvas.truth, sensor, CHIP_GSD_M, 0.0, 200)
+    top_m = canvas.truth[0].top_m
+    assert top_m > 12
+    assert objects[0].y_px * CHIP_GSD_M == pytest.approx(30 + top_m * np.tan(np.deg2rad(15)))
+
+
+def test_rows_hold_the_number_asked_for() -> None:
+    canvas = Canvas(1200, 800, 0.15)
+    rng = np.random.default_rng(3)
+    at = Frame(90.0, 60.0, 90.0)
+    assert chiller_rows(canvas, rng, at, 60, 80, chiller_style(rng, model=1), 23) == 23
+    assert battery_rows(canvas, rng, at, 60, 40, battery_style(rng), 17) == 17
+    assert sum(t.cls == "air_cooled_chiller" for t in canvas.truth) == 23
+
+
+def test_a_sensor_keeps_the_mean_and_the_size() -> None:
+    canvas = Canvas(300, 240, 0.15)
+    canvas.albedo[:] = 0.5
+    product = photograph(canvas, plain_sensor(native_gsd_m=0.5), np.random.default_rng(0))
+    assert product.shape == (72, 90, 3)
+    assert resampled(product, (150, 120)).shape == (120, 150, 3)
+    # sunlit flat ground shows its albedo, the sky's blue apart
+    assert product[..., 1].mean() / 255 == pytest.approx(0.5, abs=0.01)
+    assert product[..., 2].mean() > product[..., 0].mean()
