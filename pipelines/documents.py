@@ -1,0 +1,190 @@
+"""What the files of a run folder say: detections as GeoJSON, census and estimate as JSON, the run as a STAC item.
+
+Each function returns text that is a function of its arguments alone (no clock, no paths but the scene's own, sorted
+keys, rounded figures), so that the same scene and weights give the same bytes.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pystac
+import shapely
+from shapely.geometry import mapping
+
+from models.classes import LETTERING
+from pipelines.geojson import rounded
+from pipelines.sites import Site
+
+if TYPE_CHECKING:
+    from pipelines.census import Census
+    from pipelines.detection import Detections
+    from pipelines.scenes.types import FetchedScene, Scene
+
+__all__ = ["detections_geojson", "json_text", "run_item", "to_json"]
+
+SIGNIFICANT_DIGITS = 7
+"""Of every figure in census and estimate: more than any of them deserves, and few enough to be the same everywhere."""
+
+
+def to_json(value: object) -> Any:
+    """Turn a record (mappings, sequences, figures, texts, times) into what JSON has.
+
+    NaN and missing values become null, times become ISO 8601 in UTC, figures keep seven significant digits.
+
+    :raises ValueError: a figure is infinite
+    :raises TypeError: the value is of a kind that no document holds (an array, a geometry, ...)
+    """
+    if value is None or value is pd.NA or isinstance(value, bool | str):
+        return value if value is not pd.NA else None
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        if math.isinf(value):
+            raise ValueError("a document cannot hold an infinite figure")
+        return None if math.isnan(value) else float(f"{float(value):.{SIGNIFICANT_DIGITS}g}")
+    if isinstance(value, datetime):
+        return _utc(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    raise TypeError(f"no document holds a {type(value).__name__}")
+
+
+def json_text(value: object) -> str:
+    """Return any value that `to_json` knows as an indented JSON document with sorted keys."""
+    return json.dumps(to_json(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def detections_geojson(site: Site, scene: "Scene", detections: "Detections", census: "Census") -> str:
+    """Return the detections as an RFC 7946 FeatureCollection in CRS84, one feature a line.
+
+    A feature's `id` is the first 16 hexadecimal digits of the SHA-256 of scene id, class and centroid (longitude and
+    latitude to 6 decimals, about 0.1 m): the same unit in the same scene keeps its id when other detections come or go.
+    Where two would be equal, the later one in the frame's order gets `-2`, `-3`, ...
+
+    :param detections: its frame has the column `zone`
+    """
+    about = {
+        "site": site.id,
+        "scene_id": scene.id,
+        "acquired": _utc(scene.acquired),
+        "acquired_from": scene.acquired_from,
+        "source": scene.source,
+        "licence": scene.licence,
+        "attribution": scene.attribution,
+        "rendered": scene.rendered,
+        "model_version": detections.model_version,
+        "native_gsd_m": _round(detections.native_gsd_m, 3),
+    }
+    foreign = about | {
+        "covered_fraction": _round(census.covered_fraction, 4),
+        "min_probability": _round(detections.min_probability, 4),
+        "not_given": dict(detections.not_given),
+    }
+    lines = [_dump(feature) for feature in _features(detections, scene.id, about)]
+    # "type" comes first, against the alphabet: GDAL and others recognise GeoJSON by its first bytes.
+    head = f'{{"type": "FeatureCollection", "overwatt": {_dump(foreign)}, "features": ['
+    return head + "\n" + ",\n".join(lines) + ("\n" if lines else "") + "]}\n"
+
+
+def _features(detections: "Detections", scene_id: str, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    frame = detections.frame.to_crs("OGC:CRS84")
+    centroids = shapely.get_coordinates(shapely.centroid(frame.geometry.to_numpy()))
+    polygons = rounded(frame.geometry.to_numpy())
+    rows = frame.drop(columns="geometry").to_dict("records")
+    seen: dict[str, int] = {}
+    for row, (lon, lat), polygon in zip(rows, centroids, polygons, strict=True):
+        key = f"{scene_id}|{row['class']}|{lon:.6f}|{lat:.6f}"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        seen[digest] = seen.get(digest, 0) + 1
+        turn_deg = 360 if row["class"] == LETTERING.name else 180
+        yield {
+            "type": "Feature",
+            "id": digest if seen[digest] == 1 else f"{digest}-{seen[digest]}",
+            "geometry": mapping(polygon),
+            "properties": {
+                **about,
+                "class": row["class"],
+                "score": _round(row["score"], 6),
+                "probability": _round(row["probability"], 6),
+                "length_m": _round(row["length_m"], 2),
+                "width_m": _round(row["width_m"], 2),
+                "heading_deg": round(float(row["heading_deg"]), 1) % turn_deg,
+                "fan_count": None if pd.isna(row["fan_count"]) else int(row["fan_count"]),
+                "text": None if pd.isna(row["text"]) else row["text"],
+                "text_confidence": _round(row["text_confidence"], 4),
+                "zone": None if pd.isna(row["zone"]) else row["zone"],
+            },
+        }
+
+
+def run_item(site: Site, fetched: "FetchedScene", detections: "Detections", census: "Census") -> str:
+    """Return the STAC item of a run: its geometry is what was seen of the site, its assets are the run's files."""
+    scene = fetched.scene
+    seen = site.perimeter if detections.coverage.is_empty else detections.coverage
+    geometry = rounded(np.array([seen], dtype=object))[0]
+    # STAC wants an SPDX identifier or "other"; the licence as it was given stands beside it.
+    spdx = scene.licence if re.fullmatch(r"[A-Za-z0-9.+-]+", scene.licence) else "other"
+    item = pystac.Item(
+        id=f"{site.id}-{scene.id}",
+        geometry=mapping(geometry),
+        bbox=[float(x) for x in shapely.bounds(geometry)],
+        datetime=scene.acquired.astimezone(UTC),
+        properties={
+            "title": f"{site.name}, {scene.acquired:%Y-%m-%d}" + (" (rendered imagery)" if scene.rendered else ""),
+            "gsd": _round(detections.native_gsd_m, 3),
+            "license": spdx,
+            "overwatt:site": site.id,
+            "overwatt:campus": site.campus,
+            "overwatt:scene_id": scene.id,
+            "overwatt:scene_sha256": fetched.sha256,
+            "overwatt:source": scene.source,
+            "overwatt:acquired_from": scene.acquired_from,
+            "overwatt:licence": scene.licence,
+            "overwatt:attribution": scene.attribution,
+            "overwatt:rendered": scene.rendered,
+            "overwatt:model_version": detections.model_version,
+            "overwatt:covered_fraction": _round(census.covered_fraction, 4),
+            "overwatt:counts": {cls: count.detected for cls, count in census.by_class.items()},
+            "overwatt:not_given": dict(census.not_given),
+        },
+    )
+    for key, (href, media_type, title, roles) in ASSETS.items():
+        item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=list(roles)))
+    scene_item = fetched.item_path.resolve().as_posix()
+    item.add_link(pystac.Link("derived_from", scene_item, pystac.MediaType.GEOJSON, f"scene {scene.id}"))
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+ASSETS = {
+    "detections": ("detections.geojson", pystac.MediaType.GEOJSON, "Detections as polygons", ("data",)),
+    "census": ("census.json", pystac.MediaType.JSON, "Counts by class and zone", ("metadata",)),
+    "estimate": ("estimate.json", pystac.MediaType.JSON, "What the counts imply in MW and GPUs", ("metadata",)),
+    "overlay": ("overlay.png", pystac.MediaType.PNG, "Detections drawn over the scene", ("overview",)),
+}
+"""Files of a run folder beside its item: key, name, media type, title, roles."""
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _round(value: float, decimals: int) -> float | None:
+    return None if pd.isna(value) else round(float(value), decimals)
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
