@@ -130,7 +130,7 @@ def _stroke_glyph(symbol: str, face: str, height_px: int, weight: float, stretch
             line_type = cv2.LINE_8 if square_pen else cv2.LINE_AA
             cv2.polylines(mask, [points], False, 255, 1 if square_pen else pen, line_type, shift=4)
     if square_pen:
-        mask = cv2.dilate(mask, np.ones((pen, pen), np.uint8))
+        mask = np.asarray(cv2.dilate(mask, np.ones((pen, pen), np.uint8)), np.uint8)
     return mask
 
 

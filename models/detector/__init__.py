@@ -1,0 +1,1 @@
+"""The oriented-box detector: network, targets, losses, decoding, weights."""

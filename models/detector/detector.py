@@ -1,0 +1,174 @@
+"""The detector as the rest of the program sees it: windows of uint8 pixels in, peaks and a lettering map out."""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from models.classes import OBJECT_CLASSES
+from models.detector.allocator import keep_large_buffers
+from models.detector.card import WeightsCard
+from models.detector.network import LATTICE_PX, STRIDE, DetectorNet, fold_normalisation, normalise
+from models.detector.peaks import MAX_INNER_PX, MAX_OFFSET_CELLS, Peaks, decode, pick_peaks
+from models.errors import DeviceError, WeightsError
+from models.weights_file import load_weights
+
+__all__ = ["Detector", "Peaks", "resolve_device", "resolve_precision"]
+
+log = logging.getLogger(__name__)
+
+GSD_M = 0.30
+"""Ground sampling distance the detector is trained at."""
+_CPU_BATCH_PX = 1 << 20
+"""Pixels of one forward pass on a CPU: larger batches leave the caches and are no faster."""
+
+
+@dataclass
+class Detector:
+    """A trained network on a device.
+
+    `detect` gives the same peaks for a place whichever window shows it, provided that window origins are multiples of
+    `lattice_px` apart and the place is at least `halo_px` from every edge of the window that is not the scene's end.
+    """
+
+    net: DetectorNet
+    card: WeightsCard
+    version: str
+    """For example "detector-1a2b3c4d", from the checksum of the weights."""
+    device: str = "cpu"
+    precision: torch.dtype = torch.float32
+    gsd_m: float = GSD_M
+    stride: int = STRIDE
+    lattice_px: int = LATTICE_PX
+    _batch_px: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Halo from the layers as they are."""
+        # Beyond the reach of a cell: one cell to compare the peak with, the decoded offset, and thinning.
+        beyond = self.net.reach_px + STRIDE + MAX_OFFSET_CELLS * STRIDE + MAX_INNER_PX
+        self.halo_px = math.ceil(beyond / LATTICE_PX) * LATTICE_PX
+        self.net = fold_normalisation(self.net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._batch_px = 1 << 62 if self.device.startswith("cuda") else _CPU_BATCH_PX
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto", precision: str = "auto") -> "Detector":
+        """Detector from a weights file.
+
+        `device` is auto, cpu, cuda or cuda:N; `precision` is auto (bfloat16 where the processor has it), float32 or
+        bfloat16. Raises `WeightsError` and `DeviceError`.
+        """
+        place = resolve_device(device)
+        if place == "cpu":
+            keep_large_buffers()
+        tensors, card = load_weights(path)
+        net = DetectorNet()
+        try:
+            parsed = WeightsCard.from_json(card)
+            net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except (KeyError, TypeError, IndexError, RuntimeError) as error:
+            raise WeightsError(
+                f"Weights file {path} does not hold a detector of this version: train one with `overwatt train`."
+            ) from error
+        return cls(net, parsed, f"detector-{card['sha256'][:8]}", place, resolve_precision(precision, place))
+
+    def detect(
+        self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = 0.05
+    ) -> tuple[Peaks, np.ndarray]:
+        """Peaks and lettering probability of uint8 windows (N, H, W, 3) at `gsd_m`.
+
+        `valid` is bool (N, H, W), False where there is no image; nothing is found there. The lettering map is float16
+        (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px.
+        """
+        pieces, lettering = [], []
+        start = 0
+        while start < len(windows):
+            size = max(1, self._batch_px // max(1, windows.shape[1] * windows.shape[2]))
+            part = slice(start, start + size)
+            try:
+                table, mask = self._forward(windows[part], None if valid is None else valid[part], min_score)
+            except torch.cuda.OutOfMemoryError:
+                if size == 1 or len(windows[part]) == 1:
+                    raise
+                fewer = min(size, len(windows)) // 2
+                self._batch_px = fewer * windows.shape[1] * windows.shape[2]
+                torch.cuda.empty_cache()
+                log.warning("the device is out of memory: going on with %d windows at a time", fewer)
+                continue
+            pieces.append(decode(table, start))
+            lettering.append(mask)
+            start += size
+        if not pieces:
+            raise ValueError("detect() needs at least one window")
+        return _concatenate(pieces), np.concatenate(lettering)
+
+    def probability(self, cls: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Calibrated probability, float64, of peaks of the given classes (index in OBJECT_CLASSES) and scores."""
+        table = np.array([self.card.calibration[name] for name in OBJECT_CLASSES])
+        clipped = np.clip(np.asarray(score, dtype=np.float64), 1e-6, 1 - 1e-6)
+        slope, shift = table[cls, 0], table[cls, 1]
+        return np.asarray(1 / (1 + np.exp(-(slope * np.log(clipped / (1 - clipped)) + shift))))
+
+    def _forward(
+        self, windows: np.ndarray, valid: np.ndarray | None, min_score: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        height, width = windows.shape[1:3]
+        images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
+        seen = None if valid is None else torch.from_numpy(np.ascontiguousarray(valid)).to(self.device)
+        below, right = -height % LATTICE_PX, -width % LATTICE_PX
+        if below or right:
+            seen = torch.ones(images.shape[:3], dtype=torch.bool, device=self.device) if seen is None else seen
+            images = functional.pad(images, (0, 0, 0, right, 0, below))
+            seen = functional.pad(seen, (0, right, 0, below))
+        kind = images.device.type
+        with (
+            torch.inference_mode(),
+            torch.autocast(kind, dtype=self.precision, enabled=self.precision != torch.float32),
+        ):
+            maps = self.net(normalise(images, seen)).float()
+        with torch.inference_mode():
+            table, lettering = pick_peaks(maps, seen, min_score)
+            lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
+            # One transfer: the two results travel as one run of bytes.
+            whole = torch.cat([table.view(torch.uint8).reshape(-1), lettering.view(torch.uint8).reshape(-1)]).cpu()
+        split = table.numel() * table.element_size()
+        raw = whole.numpy()
+        return (
+            raw[:split].view(np.float32).reshape(table.shape),
+            raw[split:].copy().view(np.float16).reshape(lettering.shape),
+        )
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda...` for a requested device; `auto` takes CUDA where there is one. Raises `DeviceError`."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"Device {device!r} is not one of auto, cpu, cuda, cuda:N: choose one of these.") from None
+    if wanted.type != "cuda" or not torch.cuda.is_available() or (wanted.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"Device {device!r} does not exist on this machine: use --device cpu or --device auto.")
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> torch.dtype:
+    """Type of the arithmetic: `auto` takes bfloat16 where the processor multiplies it natively."""
+    if precision == "auto":
+        native = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.startswith("cuda")
+            else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _concatenate(pieces: list[Peaks]) -> Peaks:
+    names = Peaks.__dataclass_fields__
+    return Peaks(**{name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names})

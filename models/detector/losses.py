@@ -1,0 +1,61 @@
+"""What the detector is trained to make small, part by part."""
+
+import torch
+from torch.nn import functional
+
+from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE
+
+WEIGHTS = {"heat": 1.0, "offset": 0.5, "size": 1.0, "heading": 0.5, "fans": 0.3, "lettering": 0.5}
+"""Chosen so that the parts are of one order of magnitude after the first hundred steps."""
+
+
+def detection_losses(maps: torch.Tensor, targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weighted losses by part, as scalars to be summed.
+
+    `maps` is the network's output (N, CHANNELS, h, w) in float32; `targets` holds the fields of
+    `models.detector.targets.Targets`, stacked along a first axis.
+    """
+    boxes, weight = targets["boxes"], targets["weight"]
+    # Gather the few supervised cells: the rest of the box maps is free.
+    image, y, x = torch.nonzero(weight, as_tuple=True)
+    predicted = maps[image, :, y, x]
+    wanted = boxes[image, :, y, x]
+    share = weight[image, y, x]
+    share = share / share.sum().clamp(min=1.0)
+
+    # A square has no long axis: its heading is not judged (DOTA angle studies weight by (1 - w/l)^2).
+    elongated = (1.0 - wanted[:, 7]) ** 2
+    with_fans = (wanted[:, 6] >= 0).float()
+    parts = {
+        "heat": focal_loss(maps[:, HEAT], targets),
+        "offset": (_absolute(predicted[:, OFFSET], wanted[:, 0:2]) * share).sum(),
+        "size": (_absolute(predicted[:, SIZE], wanted[:, 2:4]) * share).sum(),
+        "heading": (_absolute(predicted[:, HEADING], wanted[:, 4:6]) * share * elongated).sum(),
+        "fans": (_absolute(predicted[:, FANS], wanted[:, 6:7]) * share * with_fans).sum(),
+        "lettering": lettering_loss(maps[:, LETTERING.start], targets["lettering"]),
+    }
+    return {name: WEIGHTS[name] * value for name, value in parts.items()}
+
+
+def focal_loss(logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4), a mean over the centres."""
+    judged = targets["judged"].unsqueeze(1)
+    centres = targets["centres"] & judged
+    probability = logits.sigmoid()
+    hit = functional.logsigmoid(logits) * (1 - probability) ** 2 * centres
+    softened = (1 - targets["heat"]) ** 4
+    miss = functional.logsigmoid(-logits) * probability**2 * softened * (judged & ~centres)
+    # Crops without any object must not weigh more than those with many: one divisor for the whole batch.
+    return -(hit.sum() + miss.sum()) / centres.sum().clamp(min=len(logits))
+
+
+def lettering_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus Dice, the latter over the whole batch because most crops carry no word."""
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * mask).sum() + 1
+    dice = 1 - overlap / (probability.sum() + mask.sum() + 1)
+    return 5 * functional.binary_cross_entropy_with_logits(logits, mask) + dice
+
+
+def _absolute(predicted: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    return (predicted - wanted).abs().sum(dim=1)

@@ -1,0 +1,152 @@
+"""From the network's maps to peaks: found on the device, brought over in one transfer, thinned on the host."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch.nn import functional
+
+from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, STRIDE
+
+MAX_OFFSET_CELLS = 2.0
+"""Farthest a centre is decoded from the cell of its peak; what the halo has to cover."""
+INNER = 0.3
+"""Two units of a class cannot stand with one's centre within 30% of the other's size: no solid bodies can."""
+MAX_INNER_PX = 24.0
+"""Limit of that distance, for the halo's sake: 30% of the longest package (80 px)."""
+LETTERING_POOL = 2
+"""Cells of the lettering map that become one: H / 4 x W / 4 for a stride of 2."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Objects found, one row each, in pixels of their window; ordered by window, class, y, x."""
+
+    window: np.ndarray
+    """int64 (N,), index of the window in the batch."""
+    x_px: np.ndarray
+    y_px: np.ndarray
+    length_px: np.ndarray
+    width_px: np.ndarray
+    heading_deg: np.ndarray
+    """float32 in [0, 180), direction of the long axis, clockwise from up."""
+    cls: np.ndarray
+    """int64, index in OBJECT_CLASSES."""
+    score: np.ndarray
+    """float32 in 0..1, not calibrated."""
+    fans: np.ndarray
+    """float32, fans on the unit as regressed; has a meaning only for classes with fans."""
+    cell_x: np.ndarray
+    cell_y: np.ndarray
+    """int64, cell of the peak in the window's output lattice (`STRIDE` pixels a cell): which of two windows owns a peak
+    is decided by its cell, because the refined centre may differ between them in its last bits."""
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+    def __getitem__(self, rows: np.ndarray) -> "Peaks":
+        """The given rows (an index or boolean array)."""
+        return Peaks(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Candidate table and pooled lettering map of float32 maps (N, CHANNELS, h, w), both still on the device.
+
+    The table is float32 (n, 4 + 8): window, class, row, column, then score, x, y, length, width, cos 2t, sin 2t, fans.
+    A cell is a candidate when its score is at least `min_score` and no neighbour's is higher; of equal neighbours the
+    first in reading order stays. There is no limit on their number. Centres on invalid pixels (`valid` (N, H, W)) are
+    left out, and lettering there is zero.
+    """
+    logits = maps[:, HEAT]
+    # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17.
+    highest = functional.max_pool2d(logits, 3, stride=1, padding=1)
+    score = logits.sigmoid()
+    window, cls, row, column = torch.nonzero((logits == highest) & (score >= min_score), as_tuple=True)
+    padded = functional.pad(logits, (1, 1, 1, 1), value=-torch.inf)
+    value = logits[window, cls, row, column]
+    first = torch.ones_like(value, dtype=torch.bool)
+    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
+        first &= padded[window, cls, row + 1 + dy, column + 1 + dx] != value
+    window, cls, row, column = window[first], cls[first], row[first], column[first]
+
+    box = maps[window, :, row, column]
+    offset = box[:, OFFSET].clamp(-MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)
+    x = (column + 0.5 + offset[:, 0]) * STRIDE
+    y = (row + 0.5 + offset[:, 1]) * STRIDE
+    # e^7 px is beyond any equipment; the clamp keeps a wild map finite.
+    size = box[:, SIZE].clamp(0, 7).exp()
+    table = torch.stack(
+        [
+            window.float(),
+            cls.float(),
+            row.float(),
+            column.float(),
+            score[window, cls, row, column],
+            x,
+            y,
+            size.amax(1),
+            size.amin(1),
+            box[:, HEADING.start],
+            box[:, HEADING.start + 1],
+            box[:, FANS.start].clamp(-1, 7).exp(),
+        ],
+        dim=1,
+    )
+    lettering = maps[:, LETTERING].sigmoid()
+    if valid is not None:
+        height, width = valid.shape[1:]
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        at_y, at_x = y.long().clamp(0, height - 1), x.long().clamp(0, width - 1)
+        table = table[inside & valid[window, at_y, at_x]]
+        seen = functional.max_pool2d(valid.unsqueeze(1).float(), STRIDE)
+        lettering = lettering * seen
+    return table, functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).half()
+
+
+def decode(table: np.ndarray, first_window: int) -> Peaks:
+    """Peaks of a candidate table (see `pick_peaks`), thinned, in order; windows are numbered from `first_window`."""
+    table = table[np.lexsort((table[:, 3], table[:, 2], table[:, 1], table[:, 0]))]
+    heading = np.rad2deg(np.arctan2(table[:, 10], table[:, 9])) / 2 % 180
+    peaks = Peaks(
+        window=table[:, 0].astype(np.int64) + first_window,
+        x_px=table[:, 5],
+        y_px=table[:, 6],
+        length_px=table[:, 7],
+        width_px=table[:, 8],
+        # The remainder of a tiny negative float32 rounds up to 180 itself.
+        heading_deg=np.where(heading >= 180, 0, heading).astype(np.float32),
+        cls=table[:, 1].astype(np.int64),
+        score=table[:, 4],
+        fans=table[:, 11],
+        cell_x=table[:, 3].astype(np.int64),
+        cell_y=table[:, 2].astype(np.int64),
+    )
+    peaks = peaks[~_inside_stronger(peaks)]
+    return peaks[np.lexsort((peaks.x_px, peaks.y_px, peaks.cls, peaks.window))]
+
+
+def _inside_stronger(peaks: Peaks) -> np.ndarray:
+    """True for peaks whose centre lies deep inside the box of a stronger peak of their class.
+
+    The stronger one counts whether or not it is itself thinned out, so that the answer depends on what lies within
+    MAX_INNER_PX only and is the same in every window.
+    """
+    dropped = np.zeros(len(peaks), dtype=bool)
+    if len(peaks) < 2:
+        return dropped
+    # Windows and classes are set far apart along two more axes: one tree for all.
+    apart = 4 * MAX_INNER_PX
+    places = np.stack([peaks.x_px, peaks.y_px, peaks.cls * apart, peaks.window * apart], axis=1).astype(np.float64)
+    pairs = cKDTree(places).query_pairs(MAX_INNER_PX, output_type="ndarray")
+    for one, other in ((0, 1), (1, 0)):
+        strong, weak = pairs[:, one], pairs[:, other]
+        wins = (peaks.score[strong] > peaks.score[weak]) | (
+            (peaks.score[strong] == peaks.score[weak]) & (strong < weak)
+        )
+        turn = np.deg2rad(peaks.heading_deg[strong])
+        dx, dy = peaks.x_px[weak] - peaks.x_px[strong], peaks.y_px[weak] - peaks.y_px[strong]
+        along, across = dx * np.sin(turn) - dy * np.cos(turn), dx * np.cos(turn) + dy * np.sin(turn)
+        deep = (np.abs(along) < INNER * peaks.length_px[strong]) & (np.abs(across) < INNER * peaks.width_px[strong])
+        dropped[weak[wins & deep]] = True
+    return dropped

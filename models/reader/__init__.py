@@ -1,0 +1,1 @@
+"""The roof-lettering reader: rectify a region, read it."""

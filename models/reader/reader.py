@@ -1,0 +1,123 @@
+"""Reads painted roof words: rectified crops in, texts with calibrated confidence out.
+
+A region's heading says along which line a word runs but not from which end, so every crop is read both ways up in one
+batch and the reading that explains the crop better is kept. What is more likely wrong than right is not given.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+from models.detector.detector import resolve_device
+from models.errors import WeightsError
+from models.reader.network import ReaderNet, batch, decode, encode
+from models.reader.rectify import rectify
+from models.weights_file import load_weights
+
+__all__ = ["Reader", "Reading", "rectify"]
+
+KIND = "reader"
+"""What the card of the reader's weights calls itself."""
+_BATCH = 32
+"""Crops per batch (each is read twice): some 60 MB of activations at the widest crop."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What stands in one crop."""
+
+    text: str
+    """A-Z, 0-9 and spaces; empty where nothing can be read."""
+    confidence: float
+    """Probability that the whole text is right, 0..1; for an empty text, that of the best text that was refused."""
+    flipped: bool
+    """The crop was upside down: the reading direction is opposite to the heading it was cut out with."""
+
+
+class Reader:
+    """A trained reader on a device."""
+
+    def __init__(self, net: ReaderNet, card: Mapping[str, Any], device: str = "cpu") -> None:
+        self.card = card
+        """Recipe, seed, code version, metrics, calibration and threshold, as training wrote them."""
+        self.version = f"reader-{str(card.get('sha256', 'unsaved'))[:8]}"
+        self.device = device
+        self._net = net.to(device).eval()
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> "Reader":
+        """A reader from a weights file, on `auto` (CUDA when there is one, else CPU), `cpu`, `cuda`, `cuda:1`, ...
+
+        Raises:
+            WeightsError: the file is missing, foreign, changed after it was written, or holds another network.
+            DeviceError: the device does not exist here.
+        """
+        place = resolve_device(device)
+        tensors, card = load_weights(path)
+        net = ReaderNet()
+        try:
+            net.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"Weights file {path} does not hold a reader of this version: train one with train_reader."
+            ) from error
+        return cls(net, card, place)
+
+    def read(self, crops: Sequence[np.ndarray]) -> list[Reading]:
+        """Read crops, uint8 RGB (32, w, 3) as `rectify` makes them; order is kept."""
+        calibration = self.card["calibration"]
+        readings = []
+        for text, score, flipped in transcribe(self._net, crops, self.device):
+            confidence = float(expit(calibration["a"] * _logit(score) + calibration["b"])) if text else 0.0
+            if confidence < self.card["threshold"]:
+                readings.append(Reading("", confidence, False))
+            else:
+                readings.append(Reading(text, confidence, flipped))
+        return readings
+
+
+@torch.inference_mode()
+def transcribe(net: ReaderNet, crops: Sequence[np.ndarray], device: str = "cpu") -> list[tuple[str, float, bool]]:
+    """Likeliest text of each crop over both ways up, its log-probability, and whether the crop was upside down."""
+    found: dict[int, tuple[str, float, bool]] = {}
+    # Those of one width together, so that little of a batch is padding.
+    by_width = sorted(range(len(crops)), key=lambda i: crops[i].shape[1])
+    for start in range(0, len(by_width), _BATCH):
+        chosen = by_width[start : start + _BATCH]
+        images, widths = batch([crops[i] for i in chosen] + [crops[i][::-1, ::-1] for i in chosen])
+        scores, steps = net(images.to(device), widths.to(device))
+        scores, steps = scores.cpu(), steps.cpu()
+        texts = [decode(path[:n].tolist()) for path, n in zip(scores.argmax(dim=2), steps, strict=True)]
+        text_score = log_probability(scores, steps, texts)
+        # How much better the crop is explained as this text than as nothing at all: comparable between both ways up.
+        evidence = text_score - log_probability(scores, steps, [""] * len(texts))
+        for place, i in enumerate(chosen):
+            turned = place + len(chosen)
+            flipped = bool(evidence[turned] > evidence[place])
+            best = turned if flipped else place
+            found[i] = (texts[best], float(text_score[best]), flipped)
+    return [found[i] for i in range(len(crops))]
+
+
+def _logit(log_probability: float) -> float:
+    """Log-odds, with the probability kept a millionth away from 0 and 1 as in the fit of the calibration."""
+    p = float(np.clip(np.exp(log_probability), 1e-6, 1 - 1e-6))
+    return float(np.log(p / (1 - p)))
+
+
+def log_probability(scores: Tensor, steps: Tensor, texts: Sequence[str]) -> Tensor:
+    """Log-probability of each text given its crop, summed over all alignments; float32 (N,).
+
+    The negative of the loss of connectionist temporal classification (Graves et al., 2006).
+    """
+    targets = [encode(text) for text in texts]
+    flat = torch.tensor([channel for target in targets for channel in target], dtype=torch.long)
+    lengths = torch.tensor([len(target) for target in targets])
+    return -ctc_loss(scores.transpose(0, 1), flat, steps, lengths, reduction="none")

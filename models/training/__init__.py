@@ -1,0 +1,1 @@
+"""Training and evaluation of detector and reader on rendered and real data."""

@@ -1,0 +1,129 @@
+"""Rendered chips on disk: made once by two processes, kept as files, read whole into memory for training."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.detector.labels import Labels
+from models.errors import InputError
+from models.rendering.chips import Split, render_chip
+
+_WORKERS = 2
+_VALIDATION_SEEDS = 500_000_000
+"""Added to a validation chip's seed, so that no seed serves both splits."""
+HOLD_OUT = 5
+"""Every fifth background file, in order of name, is kept for evaluation and never trained on."""
+
+
+@dataclass(frozen=True)
+class PooledChip:
+    """One chip with its labels as tables."""
+
+    image: np.ndarray
+    """uint8 (H, W, 3) at 0.30 m."""
+    labels: Labels
+    native_gsd_m: float
+
+
+@dataclass(frozen=True)
+class PoolRecipe:
+    """What the chips of a pool depend on."""
+
+    seed: int
+    size_px: int
+    backgrounds: str
+    """Folder of background files, or empty."""
+
+
+def split_backgrounds(folder: Path | None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Background files for training and those held out for evaluation; both empty without a folder."""
+    if folder is None:
+        return (), ()
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not files:
+        raise InputError(f"Background folder {folder} holds no .jpg or .png file: name one that does.")
+    held_out = tuple(files[::HOLD_OUT])
+    return tuple(p for p in files if p not in set(held_out)), held_out
+
+
+def render_pool(
+    folder: Path,
+    recipe: PoolRecipe,
+    chips: int,
+    split: Split,
+    backgrounds: Sequence[Path],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Render the chips that `folder` lacks and return the paths of all, in order.
+
+    A chip is a function of the recipe, the split and its number, so a broken-off run goes on where it stopped. A folder
+    made with another recipe is refused with `InputError`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "recipe.json"
+    if note.exists():
+        if json.loads(note.read_text()) != asdict(recipe):
+            raise InputError(f"Chip pool {folder} was rendered with another recipe: give another working folder.")
+    else:
+        note.write_text(json.dumps(asdict(recipe)))
+    paths = [folder / f"{split}-{number:06d}.npz" for number in range(chips)]
+    first_seed = recipe.seed * 1_000_000 + (_VALIDATION_SEEDS if split == "validation" else 0)
+    jobs = [
+        (path, first_seed + number, recipe.size_px, split, tuple(backgrounds))
+        for number, path in enumerate(paths)
+        if not path.exists()
+    ]
+    done = chips - len(jobs)
+    if jobs:
+        # Spawned, not forked: a fork of a process that has used torch's threads can hang.
+        workers = min(_WORKERS, len(jobs))
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_single_thread) as pool:
+            for _ in pool.map(_render_to_file, jobs, chunksize=4):
+                done += 1
+                if progress is not None:
+                    progress(done, chips)
+    return paths
+
+
+def read_chip(path: Path) -> PooledChip:
+    """A chip from its file."""
+    with np.load(path) as file:
+        labels = Labels(file["objects"], file["texts"], file["ignored"])
+        return PooledChip(file["image"], labels, float(file["native_gsd_m"]))
+
+
+def read_background(path: Path, size_px: int) -> np.ndarray:
+    """A background image as uint8 (size_px, size_px, 3) RGB, mirrored at the edge where it is a pixel too small."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"Background {path} is not a readable image: remove it from the folder.")
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)[:size_px, :size_px]
+    below, right = size_px - image.shape[0], size_px - image.shape[1]
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT)
+
+
+def _single_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _render_to_file(job: tuple[Path, int, int, Split, tuple[Path, ...]]) -> None:
+    path, seed, size_px, split, backgrounds = job
+    chip = render_chip(seed, size_px, split, backgrounds)
+    labels = Labels.of(chip.objects, chip.texts, chip.ignored)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(
+        beside,
+        image=chip.image,
+        objects=labels.objects,
+        texts=labels.texts,
+        ignored=labels.ignored,
+        native_gsd_m=np.float64(chip.native_gsd_m),
+    )
+    beside.replace(path)

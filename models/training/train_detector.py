@@ -1,0 +1,171 @@
+"""From nothing to detector weights: render chips, train on them, calibrate, measure, write the weights file."""
+
+import argparse
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from models.detector.card import WeightsCard
+from models.detector.detector import Detector, resolve_device, resolve_precision
+from models.detector.network import DetectorNet
+from models.training.chip_pool import PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
+from models.training.crops import CROP_PX
+from models.training.evaluation import evaluate
+from models.training.fitting import PEAK_RATE, FitRecipe, FitReport, fit
+from models.weights_file import save_weights
+
+log = logging.getLogger(__name__)
+
+CHIP_PX = 448
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training stands."""
+
+    stage: str
+    """`rendering`, `training` or `evaluating`."""
+    fraction: float
+    """Of the stage, 0..1."""
+    message: str
+
+
+def train_detector(
+    output: Path,
+    *,
+    workdir: Path,
+    chips: int = 2600,
+    validation_chips: int = 200,
+    minutes: float | None = None,
+    steps: int | None = None,
+    batch: int = 8,
+    seed: int = 1,
+    backgrounds: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+) -> WeightsCard:
+    """Train a detector and write its weights, with card, to `output`.
+
+    `backgrounds` is a folder of real images without equipment at 0.3 m (256 px or more); a fifth of them is held out to
+    measure false positives. `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was
+    stopped. One of `minutes` (of training proper) and `steps` is given. Raises `InputError` for a working folder of
+    another recipe and `DeviceError`.
+    """
+    if (minutes is None) == (steps is None):
+        raise ValueError("train_detector() needs either minutes or steps")
+    place = resolve_device(device)
+    arithmetic = resolve_precision(precision, place)
+    report = progress or _log
+    shown, held_out = split_backgrounds(backgrounds)
+
+    pool = PoolRecipe(seed=seed, size_px=CHIP_PX, backgrounds="" if backgrounds is None else str(backgrounds))
+    rendering = _rendering(report, chips + validation_chips)
+    validation_paths = render_pool(
+        workdir / "pool", pool, validation_chips, "validation", held_out, lambda done, _: rendering(done)
+    )
+    train_paths = render_pool(
+        workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
+    )
+
+    recipe = FitRecipe(seed=seed, batch=batch, steps=steps, minutes=minutes)
+    net, made = fit(
+        [read_chip(path) for path in train_paths],
+        [read_background(path, CROP_PX) for path in shown],
+        recipe,
+        workdir / "checkpoint.pt",
+        place,
+        arithmetic,
+        lambda state: report(Progress("training", state.fraction, _describe(state))),
+    )
+    tensors = released(net)
+    report(Progress("evaluating", 0.0, f"{validation_chips} rendered chips, {len(held_out)} real backgrounds"))
+    code_version = importlib.metadata.version("overwatt")
+    made_of = {
+        "task": "detector",
+        "chips": chips,
+        "chip_px": CHIP_PX,
+        "crop_px": CROP_PX,
+        "crops_seen": made * batch,
+        "peak_learning_rate": PEAK_RATE,
+        "steps_made": made,
+        "precision": str(arithmetic).removeprefix("torch."),
+        "backgrounds": len(shown),
+        "training_data": "rendered chips; real backgrounds as ground and as negatives only",
+        **asdict(recipe),
+    }
+    card = {
+        "recipe": made_of,
+        "seed": seed,
+        "code_version": code_version,
+        **evaluate(
+            _detector(tensors, place, arithmetic),
+            [read_chip(path) for path in validation_paths],
+            [read_background(path, CROP_PX) for path in held_out],
+        ),
+    }
+    save_weights(output, tensors, card)
+    report(Progress("evaluating", 1.0, f"wrote {output}"))
+    return WeightsCard.from_json(card)
+
+
+def released(net: DetectorNet) -> dict[str, torch.Tensor]:
+    """The tensors that are published: kernels in half precision, which halves the file, the rest as it is."""
+    return {
+        name: (tensor.half() if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
+        for name, tensor in net.state_dict().items()
+    }
+
+
+def _detector(tensors: dict[str, torch.Tensor], device: str, precision: torch.dtype) -> Detector:
+    """A detector of the tensors as published, to be measured; it has no card yet."""
+    net = DetectorNet()
+    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    card = WeightsCard(recipe={}, seed=0, code_version="", metrics={}, calibration={}, recall={})
+    return Detector(net, card, "detector-new", device, precision)
+
+
+def _rendering(report: Callable[[Progress], None], total: int) -> Callable[[int], None]:
+    def rendered(done: int) -> None:
+        report(Progress("rendering", done / total, f"chip {done} of {total}"))
+
+    return rendered
+
+
+def _describe(state: FitReport) -> str:
+    parts = "  ".join(f"{name} {value:.3f}" for name, value in state.losses.items())
+    return (
+        f"step {state.step}  loss {sum(state.losses.values()):.3f} ({parts})  "
+        f"{state.crops_per_s:.1f} crops/s  {state.left_s / 60:.1f} min left"
+    )
+
+
+def _log(progress: Progress) -> None:
+    log.info("%s %3.0f%%  %s", progress.stage, 100 * progress.fraction, progress.message)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("models/weights/detector.safetensors"))
+    parser.add_argument("--workdir", type=Path, required=True, help="chips and checkpoint; kept for going on")
+    parser.add_argument("--backgrounds", type=Path, help="folder of real 0.3 m images without equipment")
+    parser.add_argument("--chips", type=int, default=2600)
+    parser.add_argument("--validation-chips", type=int, default=200)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float)
+    length.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    train_detector(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
