@@ -16,7 +16,8 @@ import pandas as pd
 import shapely
 
 from models.classes import CLASSES, LETTERING
-from pipelines.counting import DRAWS, MIN_RECALL, RecallPoint, draw_true_units, recall_at, stream
+from models.detector.card import RecallPoint
+from pipelines.counting import DRAWS, MIN_RECALL, applicable, draw_true_units, recall_at, stream
 from pipelines.geojson import area_m2
 from pipelines.sites import Site
 
@@ -163,8 +164,12 @@ def take_census(
     covered = area_m2(site.perimeter & detections.coverage) / area_m2(site.perimeter)
     covered = 1.0 if covered >= WHOLE else covered
     gsd_m = detections.native_gsd_m
-    not_given = _not_given(detections.not_given, recall, gsd_m, covered)
-    measured = {cls: tuple(points) for cls, points in recall.items() if cls not in not_given}
+    alike = {
+        cls: applicable(points, frame.loc[frame["class"] == cls, "probability"].to_numpy(float))
+        for cls, points in recall.items()
+    }
+    not_given = _not_given(detections.not_given, alike, gsd_m, covered)
+    measured = {cls: points for cls, points in alike.items() if cls not in not_given}
     by_class: dict[str, ClassCount] = {}
     by_zone: list[ClassCount] = []
     probabilities: dict[str, tuple[float, ...]] = {}

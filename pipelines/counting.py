@@ -12,12 +12,13 @@ Three doubts are drawn, each in every draw:
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from scipy.special import betaincinv, expit, logit, ndtri
 
-__all__ = ["DOMAIN_SHIFT_LOGIT", "DRAWS", "MIN_RECALL", "RecallPoint", "draw_true_units", "recall_at", "stream"]
+from models.detector.card import CERTAIN, RecallPoint
+
+__all__ = ["DOMAIN_SHIFT_LOGIT", "DRAWS", "MIN_RECALL", "applicable", "draw_true_units", "recall_at", "stream"]
 
 DRAWS = 100_000
 """Monte Carlo draws of a census and of an estimate."""
@@ -33,22 +34,6 @@ CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, so that log-odds exist."""
 NODES = 16
 """Equally likely values of the calibration shift at which the Poisson-binomial is computed exactly."""
-
-
-class RecallPoint(Protocol):
-    """Validation counts of one class at one ground sampling distance, as a weights card holds them."""
-
-    @property
-    def gsd_m(self) -> float:
-        """Native ground sampling distance of the validation images."""
-
-    @property
-    def found(self) -> int:
-        """True units for which there was a detection at or above the detector's lowest probability."""
-
-    @property
-    def total(self) -> int:
-        """True units."""
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -81,6 +66,33 @@ def draw_true_units(
     # are imagined where nothing was found.
     missed = rng.negative_binomial(np.maximum(found, 1), share)
     return found + np.where(found > 0, missed, 0)
+
+
+def applicable(recall: Sequence[RecallPoint], probabilities: np.ndarray) -> tuple[RecallPoint, ...]:
+    """Validation counts of images like this one: those where the detector was as certain of what it found.
+
+    :param probabilities: (N,) calibrated probabilities of the detections of the class; where there are none, nothing is
+        known of the image and all counts apply
+    """
+    if len(probabilities):
+        certain = float(np.mean(probabilities)) >= CERTAIN
+        alike = tuple(point for point in recall if point.certain == certain)
+        if any(point.total > 0 for point in alike):
+            return alike
+    return _pooled(recall)
+
+
+def _pooled(recall: Sequence[RecallPoint]) -> tuple[RecallPoint, ...]:
+    """Counts at nearly the same ground sampling distance (within 12%), added up."""
+    pooled: list[RecallPoint] = []
+    for point in sorted((point for point in recall if point.total > 0), key=lambda point: point.gsd_m):
+        if pooled and point.gsd_m < 1.12 * pooled[-1].gsd_m:
+            last = pooled.pop()
+            total = last.total + point.total
+            gsd_m = (last.gsd_m * last.total + point.gsd_m * point.total) / total
+            point = RecallPoint(gsd_m, last.found + point.found, total)
+        pooled.append(point)
+    return tuple(pooled)
 
 
 def recall_at(recall: Sequence[RecallPoint], gsd_m: float) -> float | None:

@@ -138,12 +138,10 @@ def render_sample(folder: Path, sites: Path, progress: Callable[[int, int], None
     jobs = [(load_site(site_id, sites), when) for site_id, dates in SAMPLES for when in dates]
     for done, (site, when) in enumerate(jobs):
         item = _render_scene(folder, site, when)
-        item.set_self_href(str(folder / item.id / f"{item.id}.json"))
         catalog.add_item(item)
         if progress is not None:
             progress(done + 1, len(jobs))
     catalog.normalize_hrefs(str(folder))
-    catalog.make_all_asset_hrefs_relative()
     catalog.save(catalog_type=pystac.CatalogType.SELF_CONTAINED)
     for path in folder.rglob("*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()), indent=2) + "\n")
@@ -246,7 +244,8 @@ def _item(
         stac_extensions=["https://stac-extensions.github.io/view/v1.0.0/schema.json"],
     )
     item.add_asset(
-        "visual", pystac.Asset(str(path), title=DESCRIPTION, media_type=pystac.MediaType.COG, roles=["data", "visual"])
+        "visual",
+        pystac.Asset(f"./{path.name}", title=DESCRIPTION, media_type=pystac.MediaType.COG, roles=["data", "visual"]),
     )
     return item
 

@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry import Polygon
 
 from models.classes import CLASSES, OBJECT_CLASSES
-from models.detector.detector import RecallPoint
+from models.detector.card import RecallPoint
 from pipelines.census import Census, Interval, assign_zones, draw_counts, take_census
 from pipelines.detection import Detections
 from pipelines.scenes.types import Scene

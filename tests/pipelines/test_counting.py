@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from models.detector.detector import RecallPoint
+from models.detector.card import RecallPoint
 from pipelines.counting import _poisson_binomial, draw_true_units, recall_at, stream
 
 GOOD = (RecallPoint(0.3, 1960, 2000),)

@@ -1,0 +1,193 @@
+"""Painted lettering over a raster: cells of the detector's lettering map joined to regions, regions read as text.
+
+Cells lie on one lattice anchored at the scene and each comes from the window whose core holds it, so a word that spans
+many windows is one region, the same whatever the windows were.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from shapely.affinity import rotate, translate
+from shapely.geometry import Polygon, box
+
+from models.reader.reader import Reader, Reading
+from models.reader.rectify import rectify
+
+LETTERING_CELL_PX = 4
+"""Grid pixels a cell of the lettering map covers."""
+CELL_THRESHOLD = 0.35
+"""Cells below it are not part of a region."""
+SURE_CELL = 0.5
+"""A region is scored by the mean of its cells from here on, which is what its calibration was fitted to."""
+MIN_SURE_CELLS = 12
+"""Regions with fewer are no words: three metres of letter height and five of length."""
+JOIN_CELLS = 3
+"""Cells this far apart still belong together: the gap between two letters of a worn word."""
+MIN_LETTER_PX = 9.0
+"""Lowest letters, in grid pixels (2.7 m at 0.3 m): lower ones hold fewer than two samples a stroke."""
+MIN_ASPECT = 1.3
+"""Length over height of the shortest word."""
+
+
+@dataclass(frozen=True)
+class LetteringCells:
+    """Cells that may show lettering, sparse: lattice row and column, and probability."""
+
+    row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64]
+
+    @classmethod
+    def of_core(cls, lettering: npt.NDArray, x0: int, y0: int, x1: int, y1: int, halo_px: int) -> "LetteringCells":
+        """The cells of a window's map (h/4, w/4) that lie in its core, whose grid bounds are given."""
+        skip = halo_px // LETTERING_CELL_PX
+        rows, columns = -(-(y1 - y0) // LETTERING_CELL_PX), -(-(x1 - x0) // LETTERING_CELL_PX)
+        core = lettering[skip : skip + rows, skip : skip + columns].astype(np.float64)
+        r, c = np.nonzero(core >= CELL_THRESHOLD)
+        return cls(r + y0 // LETTERING_CELL_PX, c + x0 // LETTERING_CELL_PX, core[r, c])
+
+    @classmethod
+    def joined(cls, parts: Sequence["LetteringCells"]) -> "LetteringCells":
+        """All cells of several windows, in reading order."""
+        if not parts:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+        row = np.concatenate([p.row for p in parts])
+        column = np.concatenate([p.column for p in parts])
+        order = np.lexsort((column, row))
+        return cls(row[order], column[order], np.concatenate([p.probability for p in parts])[order])
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of lettering as an oriented box in grid pixels."""
+
+    x_px: float
+    y_px: float
+    length_px: float
+    width_px: float
+    heading_deg: float
+    """Direction of the long axis, in [0, 180); which end the text starts at is for the reader to say."""
+    score: float
+    """Mean probability of its sure cells."""
+
+    def scaled(self, factor: float) -> "Region":
+        """The same region in the pixels of a lattice `factor` times finer."""
+        return Region(
+            self.x_px * factor,
+            self.y_px * factor,
+            self.length_px * factor,
+            self.width_px * factor,
+            self.heading_deg,
+            self.score,
+        )
+
+    @property
+    def outline(self) -> Polygon:
+        """The box in grid pixels."""
+        turned = rotate(
+            box(-self.width_px / 2, -self.length_px / 2, self.width_px / 2, self.length_px / 2),
+            self.heading_deg,
+            origin=(0, 0),
+        )
+        return translate(turned, self.x_px, self.y_px)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A region with what was read in it."""
+
+    region: Region
+    reading: Reading
+    heading_deg: float
+    """Reading direction in the grid, [0, 360)."""
+    probability: float
+    """That this is lettering at all."""
+
+
+def without_overlaps(words: Sequence[Word]) -> list[Word]:
+    """Of words that cover each other by more than half of the smaller, the most probable.
+
+    A word that both lattices show is found twice; which of the two is kept does not depend on their order.
+    """
+    best_first = sorted(words, key=lambda w: (-w.probability, -w.region.length_px, w.region.y_px, w.region.x_px))
+    kept: list[Word] = []
+    for word in best_first:
+        outline = word.region.outline
+        shared = [
+            outline.intersection(other.region.outline).area / min(outline.area, other.region.outline.area)
+            for other in kept
+        ]
+        if not shared or max(shared) <= 0.5:
+            kept.append(word)
+    return kept
+
+
+def lettering_regions(cells: LetteringCells) -> list[Region]:
+    """Join neighbouring cells to regions that are long and high enough for a word."""
+    if len(cells.row) == 0:
+        return []
+    labels = _components(cells.row, cells.column)
+    regions = []
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(labels[order]) > 0])
+    for members in np.split(order, starts[1:]):
+        probability = cells.probability[members]
+        sure = probability[probability >= SURE_CELL]
+        if len(sure) < MIN_SURE_CELLS:
+            continue
+        points = np.stack([cells.column[members] + 0.5, cells.row[members] + 0.5], axis=1) * LETTERING_CELL_PX
+        (x, y), (side_a, side_b), angle = cv2.minAreaRect(points.astype(np.float32))
+        # The rectangle runs through the outer cells' centres: half a cell more on every side.
+        side_a, side_b = side_a + LETTERING_CELL_PX, side_b + LETTERING_CELL_PX
+        # OpenCV: side_a lies along `angle`, clockwise from x to the right; ours is clockwise from up.
+        heading_deg = (angle + 90.0) % 180.0 if side_a >= side_b else angle % 180.0
+        length, width = max(side_a, side_b), min(side_a, side_b)
+        if width >= MIN_LETTER_PX and length >= MIN_ASPECT * width:
+            regions.append(Region(float(x), float(y), length, width, heading_deg, float(sure.mean())))
+    return regions
+
+
+def _components(row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Component number of each cell; cells up to `JOIN_CELLS` apart in both directions are joined."""
+    stride = int(column.max()) + 2 * JOIN_CELLS + 1
+    key = row * stride + column
+    position = np.argsort(key, kind="stable")
+    ordered = key[position]
+    links: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+    for dr in range(0, JOIN_CELLS + 1):
+        for dc in range(-JOIN_CELLS, JOIN_CELLS + 1):
+            if dr == 0 and dc <= 0:
+                continue
+            wanted = key + dr * stride + dc
+            at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+            hit = np.flatnonzero(ordered[at] == wanted)
+            links.append((hit, position[at[hit]]))
+    first = np.concatenate([a for a, _ in links])
+    second = np.concatenate([b for _, b in links])
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(len(key), len(key)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def read_region(vrt: WarpedVRT, region: Region, reader: Reader) -> tuple[Reading, float]:
+    """Read a region; returns the reading and the reading direction in the grid, [0, 360)."""
+    reach = int(np.ceil(np.hypot(region.length_px, region.width_px) / 2 + region.width_px)) + 2
+    x0, y0 = max(0, int(region.x_px) - reach), max(0, int(region.y_px) - reach)
+    x1, y1 = min(vrt.width, int(region.x_px) + reach), min(vrt.height, int(region.y_px) + reach)
+    picture = vrt.read((1, 2, 3), window=Window(x0, y0, x1 - x0, y1 - y0)).transpose(1, 2, 0)
+    crop = rectify(
+        np.ascontiguousarray(picture),
+        region.x_px - x0,
+        region.y_px - y0,
+        region.length_px,
+        region.width_px,
+        region.heading_deg,
+    )
+    reading = reader.read([crop])[0]
+    return reading, (region.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0

@@ -1,0 +1,302 @@
+"""Fetched scenes on disk: one COG and one STAC item for each scene and area, never fetched twice, never half written.
+
+`<root>/<hash of the source>/<scene id>/<hash of scene, area and file version>.tif` and `.json`. The item is renamed in
+last and holds the COG's checksum, so a pair is complete or it is fetched again. Fetchers of the same pair write the
+same bytes, and each renames its own temporary files, so they do not disturb each other.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.features
+import rasterio.shutil
+import shapely
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+from shapely.geometry import MultiPolygon, Polygon
+
+from pipelines.errors import SceneError, SourceError
+from pipelines.gdal_env import gdal_env, is_url
+from pipelines.scenes.georeference import (
+    footprint,
+    gsd_m,
+    lonlat_from_pixels,
+    open_raster,
+    reading,
+    refuse_far,
+    window_around,
+)
+from pipelines.scenes.items import cached_item
+from pipelines.scenes.radiometry import Radiometry, radiometry_of
+from pipelines.scenes.types import FetchedScene, Scene
+from pipelines.scenes.web import new_client, public_href, version_of
+
+__all__ = ["SceneCache"]
+
+log = logging.getLogger(__name__)
+
+MARGIN_M = 60.0
+"""Image kept around an area, so that a network sees what lies beside an object at its rim."""
+FORMAT = 1
+"""Raise it when the same input would be cached as other pixels: what was cached before is then fetched again."""
+RENDERED_TAG = "OVERWATT_RENDERED"
+"""TIFF tag that keeps a copy of a rendered scene labelled when its STAC item is lost."""
+LICENCE_TAG = "OVERWATT_LICENCE"
+"""TIFF tag that keeps the licence with the pixels."""
+_BLOCK_PX = 512
+_STRIP_PX = 8_000_000
+"""Pixels read at once: about 200 MB of float32 with its working copies."""
+_GSD_TOLERANCE = 0.1
+"""A declared GSD is believed unless the raster's pixels are coarser than it by more than this."""
+_ABANDONED_S = 86_400
+"""Age at which what a killed process left is swept away."""
+_COVERAGE_PX = 512
+"""Longer side of the mask from which coverage is drawn; it is right to about one such pixel."""
+
+
+class SceneCache:
+    """A folder of fetched scenes."""
+
+    def __init__(self, root: Path, source: str) -> None:
+        """Use `root` for the scenes of `source`, a text that tells this source from others."""
+        self.folder = root / hashlib.sha256(source.encode()).hexdigest()[:12]
+
+    def fetch(self, scene: Scene, area: Polygon | MultiPolygon) -> FetchedScene:
+        """Return the part of `scene` around `area` (CRS84), from the cache if it is there and whole.
+
+        :raises SceneError: the scene does not overlap the area, or its pixels cannot be used
+        :raises SourceError: the scene cannot be read from where it is, or the cache cannot be written
+        """
+        version = _file_version(scene.href)
+        key = hashlib.sha256(f"{FORMAT}|{_identity(scene)}|{version}|".encode() + shapely.to_wkb(area)).hexdigest()
+        path = self.folder / scene.id / f"{key[:16]}.tif"
+        fetched = _reuse(scene, path)
+        if fetched:
+            return fetched
+        log.info("fetching %s from %s", scene.id, public_href(scene.href))
+        fetched = _write(scene, area, path)
+        if _file_version(scene.href) != version:
+            fetched.item_path.unlink(missing_ok=True)
+            raise SceneError(f"{public_href(scene.href)} changed while it was read; run again when it is complete")
+        return fetched
+
+
+def _identity(scene: Scene) -> str:
+    fields = {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
+    # The key of a signed address changes by the hour.
+    return repr(sorted((fields | {"href": public_href(scene.href), "footprint": scene.footprint.wkt}).items()))
+
+
+def _file_version(href: str) -> str:
+    """Tell one version of an image from another without reading it; its world file, mask and parts count too."""
+    if is_url(href):
+        with new_client() as client:
+            return version_of(client, href)
+    with open_raster(href) as dataset:
+        return "|".join(_status(Path(file)) for file in sorted({href, *dataset.files}))
+
+
+def _status(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path} cannot be read"
+    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _reuse(scene: Scene, path: Path) -> FetchedScene | None:
+    item_path = path.with_suffix(".json")
+    try:
+        item = json.loads(item_path.read_bytes())
+        sha256 = _sha256(path)
+        if item["assets"]["data"]["file:checksum"] != f"1220{sha256}":
+            log.warning("%s does not match its checksum; fetching it again", path)
+            return None
+        properties = item["properties"]
+        coverage = shapely.from_geojson(json.dumps(properties["overwatt:coverage"]))
+        scene = dataclasses.replace(scene, gsd_m=properties["gsd"], rendered=properties["overwatt:rendered"])
+    except (OSError, ValueError, KeyError, TypeError, shapely.errors.GEOSException):
+        # Missing or damaged, whatever way: writing it anew says what is wrong, if something still is.
+        return None
+    return FetchedScene(scene, path, item_path, sha256, coverage)
+
+
+def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path) -> FetchedScene:
+    name = public_href(scene.href)
+    with open_raster(scene.href) as source, _scratch_folder(path) as scratch:
+        window = window_around(source, area, MARGIN_M)
+        if window is None:
+            raise refuse_far(name, footprint(source), area, "the area asked for")
+        with reading(scene.href):
+            radiometry = radiometry_of(source, scene.declared, name)
+        rendered = scene.rendered or source.tags().get(RENDERED_TAG, "").upper() == "YES"
+        scene = dataclasses.replace(scene, rendered=rendered, gsd_m=_native_gsd_m(scene, source, name))
+        plain, cog, item_path = scratch / "plain.tif", scratch / "cog.tif", scratch / "item.json"
+        with _writing(path):
+            _write_plain(source, window, radiometry, scene, plain)
+            _write_cog(plain, cog)
+        with gdal_env(), rasterio.open(cog) as dataset:
+            coverage = _coverage(dataset, area)
+            if not coverage.area:
+                raise SceneError(f"{name} holds no valid pixel in the area asked for ({radiometry.mask_from})")
+            sha256 = _sha256(cog)
+            item = cached_item(
+                scene,
+                dataset,
+                radiometry,
+                file_name=path.name,
+                size=cog.stat().st_size,
+                sha256=sha256,
+                footprint=footprint(dataset),
+                coverage=coverage,
+                source_sha256=None if is_url(scene.href) else _sha256(Path(scene.href)),
+            )
+        with _writing(path):
+            item_path.write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+            cog.replace(path)
+            item_path.replace(path.with_suffix(".json"))
+    return FetchedScene(scene, path, path.with_suffix(".json"), sha256, coverage)
+
+
+def _native_gsd_m(scene: Scene, source: DatasetReader, name: str) -> float:
+    pixel_m = gsd_m(source)
+    if pixel_m <= scene.gsd_m * (1 + _GSD_TOLERANCE):
+        return scene.gsd_m
+    log.warning(
+        "%s: declared GSD %.3f m, but its pixels are %.3f m: taken as %.3f m", name, scene.gsd_m, *[pixel_m] * 2
+    )
+    return pixel_m
+
+
+def _write_plain(source: DatasetReader, window: Window, radiometry: Radiometry, scene: Scene, path: Path) -> None:
+    """Copy the window strip by strip, so that memory does not grow with it."""
+    width, height = int(window.width), int(window.height)
+    profile = {
+        "driver": "GTiff",
+        "width": width,
+        "height": height,
+        "count": 3,
+        "dtype": "uint8",
+        "photometric": "RGB",
+        "crs": source.crs,
+        "transform": source.window_transform(window),
+        "tiled": True,
+        "blockxsize": _BLOCK_PX,
+        "blockysize": _BLOCK_PX,
+        "BIGTIFF": "IF_SAFER",
+    }
+    # Local settings here: this file is on this machine, and its mask is inside it.
+    with rasterio.open(path, "w", **profile) as target:
+        target.update_tags(**_tags(scene))
+        for part in _strips(width, height):
+            with reading(scene.href):
+                shifted = Window(window.col_off + part.col_off, window.row_off + part.row_off, part.width, part.height)
+                rgb, valid = radiometry.read(source, shifted)
+            target.write(rgb, window=part)
+            target.write_mask(valid, window=part)
+
+
+def _tags(scene: Scene) -> dict[str, str]:
+    tags = {
+        "TIFFTAG_DATETIME": scene.acquired.strftime("%Y:%m:%d %H:%M:%S"),
+        LICENCE_TAG: scene.licence,
+    }
+    if scene.attribution:
+        tags["TIFFTAG_COPYRIGHT"] = scene.attribution
+    if scene.rendered:
+        tags |= {RENDERED_TAG: "YES", "TIFFTAG_IMAGEDESCRIPTION": "Rendered scene, not an observation"}
+    return tags
+
+
+def _strips(width: int, height: int) -> Iterator[Window]:
+    """Cut into windows that share no block of the written file."""
+    columns = max(_BLOCK_PX, _STRIP_PX // _BLOCK_PX // _BLOCK_PX * _BLOCK_PX)
+    rows = max(_BLOCK_PX, _STRIP_PX // min(width, columns) // _BLOCK_PX * _BLOCK_PX)
+    for row in range(0, height, rows):
+        for col in range(0, width, columns):
+            yield Window(col, row, min(columns, width - col), min(rows, height - row))
+
+
+def _write_cog(plain: Path, cog: Path) -> None:
+    rasterio.shutil.copy(
+        plain,
+        cog,
+        driver="COG",
+        # Lossless, and read by every GDAL and QGIS in use; ZSTD is missing from some builds.
+        COMPRESS="DEFLATE",
+        PREDICTOR="STANDARD",
+        BLOCKSIZE=_BLOCK_PX,
+        NUM_THREADS="ALL_CPUS",
+        OVERVIEWS="IGNORE_EXISTING",
+        OVERVIEW_RESAMPLING="AVERAGE",
+        BIGTIFF="IF_SAFER",
+    )
+
+
+def _coverage(dataset: DatasetReader, area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    scale = max(1.0, max(dataset.width, dataset.height) / _COVERAGE_PX)
+    shape = (max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale)))
+    valid = dataset.read_masks(1, out_shape=shape) > 127
+    if valid.all():
+        return _polygons(footprint(dataset) & area)
+    to_pixels = rasterio.Affine.scale(dataset.width / shape[1], dataset.height / shape[0])
+    shapes = rasterio.features.shapes(valid.astype(np.uint8), mask=valid, transform=to_pixels)
+    pixels = shapely.union_all([shapely.geometry.shape(geometry) for geometry, _ in shapes])
+    pixels = shapely.segmentize(pixels, max(dataset.width, dataset.height) / 16)
+
+    def convert(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return lonlat_from_pixels(dataset, xy)
+
+    return _polygons(shapely.make_valid(shapely.transform(pixels, convert)) & area)
+
+
+def _polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
+    """Drop the points and lines that an intersection leaves."""
+    parts = [part for part in shapely.get_parts(geometry) if part.area]
+    merged: Any = shapely.union_all(parts) if parts else shapely.Polygon()
+    return shapely.orient_polygons(merged)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path`, on the same disk so that renaming is atomic; it is removed whatever happens."""
+    scratch = path.parent / f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}"
+    with _writing(path):
+        scratch.mkdir(parents=True)
+        for abandoned in path.parent.glob(".*-*"):
+            if abandoned.stat().st_mtime < time.time() - _ABANDONED_S:
+                shutil.rmtree(abandoned, ignore_errors=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())
+        raise SourceError(
+            f"the cache cannot write {path} ({reason}); make room, or set OVERWATT_CACHE to another folder"
+        ) from error

@@ -1,0 +1,316 @@
+"""STAC items, both ways: what an item says becomes a `Scene`; a cached COG gets an item of its own.
+
+Overwatt's own properties carry the prefix `overwatt:`; everything that STAC has a name for goes by that name.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pystac
+import shapely
+from pystac.extensions.eo import SCHEMA_URI as EO_SCHEMA
+from pystac.extensions.file import SCHEMA_URI as FILE_SCHEMA
+from pystac.extensions.projection import SCHEMA_URI as PROJECTION_SCHEMA
+from pystac.extensions.view import SCHEMA_URI as VIEW_SCHEMA
+from pystac.utils import str_to_datetime
+from rasterio.io import DatasetReader
+from shapely.geometry import MultiPolygon, Polygon, mapping
+
+from pipelines.errors import SceneError
+from pipelines.scenes.dates import DateStatement
+from pipelines.scenes.radiometry import Radiometry
+from pipelines.scenes.types import RasterDeclaration, Scene
+from pipelines.scenes.web import public_href
+
+__all__ = [
+    "acquired_of",
+    "cached_item",
+    "is_item",
+    "item_footprint",
+    "providers_line",
+    "read_item",
+    "safe_id",
+    "scene_from_item",
+]
+
+_LONGEST_ACQUISITION = timedelta(days=1)
+"""A scene is one acquisition; an item that spans more is a mosaic of several dates."""
+_LONGEST_ID = 96
+
+
+def is_item(document: object) -> bool:
+    """Whether JSON is meant to be a STAC item."""
+    return isinstance(document, dict) and document.get("type") == "Feature" and "stac_version" in document
+
+
+def read_item(document: Mapping[str, Any], href: str) -> pystac.Item:
+    """Build a STAC item from its JSON.
+
+    :raises SceneError: it is broken; the message names the field
+    """
+    for name, kind in (("id", str), ("properties", dict), ("assets", dict), ("links", list)):
+        if not isinstance(document.get(name), kind):
+            raise SceneError(f"STAC item {href}: '{name}' must be a JSON {_JSON_NAMES[kind]}")
+    # Older ones are migrated by pystac through files it fetches by itself.
+    if not str(document["stac_version"]).startswith("1."):
+        raise SceneError(f"STAC item {href}: 'stac_version' is {document['stac_version']!r}, but 1.x is needed")
+    properties = document["properties"]
+    for name in ("datetime", "start_datetime", "end_datetime"):
+        _time(properties.get(name), f"STAC item {href}: '{name}'")
+    if properties.get("datetime") is None and not {"start_datetime", "end_datetime"} <= properties.keys():
+        raise SceneError(f"STAC item {href}: it has no 'datetime', so the scene cannot be dated; add one")
+    for key, asset in document["assets"].items():
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            raise SceneError(f"STAC item {href}: asset '{key}' must have an 'href'")
+    try:
+        return pystac.Item.from_dict(dict(document), href=href)
+    except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SceneError(f"STAC item {href} is broken ({error}); validate it with a STAC validator") from error
+
+
+_JSON_NAMES = {str: "string", dict: "object", list: "list"}
+
+
+def acquired_of(item: pystac.Item) -> DateStatement:
+    """Return when an item was acquired: its `datetime`, or the end of a range of at most one day.
+
+    :raises SceneError: the range is longer: a mosaic has no acquisition date
+    """
+    if item.datetime is not None:
+        return DateStatement(_utc(item.datetime), "item")
+    start = _time(item.properties["start_datetime"], "start_datetime")
+    end = _time(item.properties["end_datetime"], "end_datetime")
+    if start is None or end is None or not start <= end <= start + _LONGEST_ACQUISITION:
+        raise SceneError(
+            f"STAC item {item.id}: it spans {item.properties['start_datetime']} to {item.properties['end_datetime']}, "
+            "which is no single acquisition"
+        )
+    return DateStatement(end, "item end_datetime")
+
+
+def scene_from_item(
+    item: pystac.Item,
+    asset: pystac.Asset | None,
+    *,
+    source: str,
+    href: str,
+    footprint: Polygon | MultiPolygon,
+    raster_gsd_m: float | None,
+    licence: str | None,
+    attribution: str = "",
+    acquired: DateStatement | None = None,
+) -> Scene:
+    """Build the scene an item describes.
+
+    :param asset: the asset that holds the raster; its fields go before the item's
+    :param raster_gsd_m: used where the item declares no `gsd`
+    :param licence: used where the item declares none
+    :raises SceneError: a property is not of its kind; the message names the item and the property
+    """
+    own = asset.extra_fields if asset else {}
+    properties = item.properties
+    acquired = acquired or acquired_of(item)
+    gsd_m = _number(item, "gsd", own.get("gsd", properties.get("gsd")), positive=True) or raster_gsd_m
+    if gsd_m is None:
+        raise SceneError(f"STAC item {item.id}: it has no 'gsd'; add the ground sampling distance in metres")
+    rendered = properties.get("overwatt:rendered", False)
+    if not isinstance(rendered, bool):
+        raise SceneError(f"STAC item {item.id}: 'overwatt:rendered' must be true or false, got {rendered!r}")
+    return Scene(
+        id=safe_id(item.id),
+        source=source,
+        acquired=acquired.when,
+        gsd_m=gsd_m,
+        footprint=footprint,
+        licence=_text(properties.get("overwatt:licence")) or _text(properties.get("license")) or licence or "unknown",
+        rendered=rendered,
+        href=href,
+        acquired_from=acquired.said_by,
+        off_nadir_deg=_number(item, "view:off_nadir", properties.get("view:off_nadir")),
+        sun_azimuth_deg=_number(item, "view:sun_azimuth", properties.get("view:sun_azimuth")),
+        sun_elevation_deg=_number(item, "view:sun_elevation", properties.get("view:sun_elevation")),
+        cloud_cover_percent=_number(item, "eo:cloud_cover", properties.get("eo:cloud_cover")),
+        attribution=_text(properties.get("attribution")) or providers_line(properties.get("providers")) or attribution,
+        declared=_declaration(item, asset),
+    )
+
+
+def providers_line(providers: object) -> str:
+    """Name the providers of an item or a collection in one line."""
+    if not isinstance(providers, list):
+        return ""
+    return "; ".join(str(p["name"]) for p in providers if isinstance(p, dict) and p.get("name"))
+
+
+def _declaration(item: pystac.Item, asset: pystac.Asset | None) -> RasterDeclaration:
+    """Return what an item says of its pixels.
+
+    :raises SceneError: `nodata` is no number, or `overwatt:stretch` is not pairs of numbers
+    """
+    own = asset.extra_fields if asset else {}
+    bands = own.get("bands") or own.get("eo:bands") or []
+    described = [band for band in [own, *bands, *own.get("raster:bands", [])] if isinstance(band, dict)]
+    nodata = next((band["nodata"] for band in described if band.get("nodata") is not None), None)
+    try:
+        # STAC writes not-a-number as the string "nan".
+        nodata = None if nodata is None else float(nodata)
+    except (TypeError, ValueError) as error:
+        raise SceneError(f"STAC item {item.id}: 'nodata' must be a number or \"nan\", got {nodata!r}") from error
+    names = [str(b.get("eo:common_name") or b.get("common_name") or b.get("name")).lower() for b in bands]
+    rgb = None
+    if {"red", "green", "blue"} <= set(names):
+        rgb = (names.index("red") + 1, names.index("green") + 1, names.index("blue") + 1)
+    return RasterDeclaration(
+        nodata=nodata,
+        stretch=_stretch(item),
+        rgb_bands=rgb,
+    )
+
+
+def safe_id(text: str) -> str:
+    """Make an id that is safe as a folder name; ids that differ stay different."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:_LONGEST_ID]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def cached_item(
+    scene: Scene,
+    dataset: DatasetReader,
+    radiometry: Radiometry,
+    *,
+    file_name: str,
+    size: int,
+    sha256: str,
+    footprint: Polygon,
+    coverage: Polygon | MultiPolygon,
+    source_sha256: str | None,
+) -> dict[str, Any]:
+    """Describe a cached COG as a STAC item (JSON); the same input gives the same item.
+
+    :param dataset: the COG, open
+    :param source_sha256: of the local file it was cut from, None where that file is remote
+    """
+    properties: dict[str, Any] = {
+        "gsd": scene.gsd_m,
+        # STAC wants a name of the SPDX list or "other"; the words that came with the image stay beside it.
+        "license": scene.licence if re.fullmatch(r"[\w.+-]+", scene.licence) else "other",
+        "proj:code": f"EPSG:{dataset.crs.to_epsg()}" if dataset.crs.to_epsg() else None,
+        "proj:wkt2": dataset.crs.to_wkt(version="WKT2_2019"),
+        "proj:shape": [dataset.height, dataset.width],
+        "proj:transform": list(dataset.transform)[:6],
+        "overwatt:source": scene.source,
+        "overwatt:licence": scene.licence,
+        "overwatt:rendered": scene.rendered,
+        "overwatt:acquired_from": scene.acquired_from,
+        "overwatt:bands": list(radiometry.bands),
+        "overwatt:bands_from": radiometry.bands_from,
+        "overwatt:stretch": radiometry.stretch,
+        "overwatt:stretch_from": radiometry.stretch_from,
+        "overwatt:mask": radiometry.mask_from,
+        "overwatt:derived_from": {"href": public_href(scene.href), "sha256": source_sha256},
+        "overwatt:coverage": mapping(coverage),
+    }
+    optional = {
+        "view:off_nadir": scene.off_nadir_deg,
+        "view:sun_azimuth": scene.sun_azimuth_deg,
+        "view:sun_elevation": scene.sun_elevation_deg,
+        "eo:cloud_cover": scene.cloud_cover_percent,
+        "attribution": scene.attribution or None,
+    }
+    properties |= {name: value for name, value in optional.items() if value is not None}
+    schemas = {"proj:": PROJECTION_SCHEMA, "file:": FILE_SCHEMA, "view:": VIEW_SCHEMA, "eo:": EO_SCHEMA}
+    item = pystac.Item(
+        id=scene.id,
+        geometry=mapping(footprint),
+        bbox=list(footprint.bounds),
+        datetime=scene.acquired,
+        properties=properties,
+        stac_extensions=[
+            uri for prefix, uri in schemas.items() if prefix == "file:" or any(p.startswith(prefix) for p in properties)
+        ],
+    )
+    asset = pystac.Asset(
+        href=f"./{file_name}",
+        media_type=pystac.MediaType.COG,
+        roles=["data", "visual"],
+        extra_fields={
+            # Multihash: 0x12 says SHA-256, 0x20 says 32 bytes.
+            "file:checksum": f"1220{sha256}",
+            "file:size": size,
+            "data_type": "uint8",
+            "bands": [{"name": colour} for colour in ("red", "green", "blue")],
+        },
+    )
+    item.add_asset("data", asset)
+    item.add_link(pystac.Link("derived_from", _link_href(scene.href)))
+    # Through JSON, so that what is returned is what a reader of the file gets.
+    document: dict[str, Any] = json.loads(json.dumps(item.to_dict(include_self_link=False)))
+    return document
+
+
+def item_footprint(item: pystac.Item) -> Polygon | MultiPolygon | None:
+    """Return an item's geometry, or its bounding box where it has none; None where it has neither.
+
+    :raises SceneError: its geometry is no polygon
+    """
+    try:
+        if item.geometry is not None:
+            shape = shapely.make_valid(shapely.from_geojson(json.dumps(item.geometry)))
+            if shape.area:
+                return shape
+        elif item.bbox:
+            half = len(item.bbox) // 2
+            return shapely.box(item.bbox[0], item.bbox[1], item.bbox[half], item.bbox[half + 1])
+    except (shapely.errors.GEOSException, TypeError, IndexError) as error:
+        raise SceneError(f"STAC item {item.id}: its geometry is not GeoJSON ({error})") from error
+    return None
+
+
+def _link_href(href: str) -> str:
+    return public_href(href) if "://" in href else Path(href).as_uri()
+
+
+def _utc(when: datetime) -> datetime:
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def _time(text: object, what: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return _utc(str_to_datetime(text))  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise SceneError(f"{what} is {text!r}, which is no date and time such as 2025-08-22T16:30:00Z") from error
+
+
+def _number(item: pystac.Item, name: str, value: object, positive: bool = False) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (positive and not value > 0):
+        raise SceneError(f"STAC item {item.id}: '{name}' must be a {'positive ' * positive}number, got {value!r}")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _stretch(item: pystac.Item) -> tuple[tuple[float, float], ...] | None:
+    value = item.properties.get("overwatt:stretch")
+    if value is None:
+        return None
+    pairs = [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+    numbers = isinstance(pairs, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(v) in (int, float) for v in pair) and pair[0] < pair[1]
+        for pair in pairs
+    )
+    if not numbers or len(pairs) not in (1, 3):
+        raise SceneError(
+            f"STAC item {item.id}: 'overwatt:stretch' must be [low, high], or three such pairs, got {value!r}"
+        )
+    return tuple((float(low), float(high)) for low, high in pairs)

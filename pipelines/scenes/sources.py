@@ -1,0 +1,56 @@
+"""From what a user writes to an imagery source."""
+
+from datetime import date
+from pathlib import Path
+
+from pipelines.errors import SourceError
+from pipelines.gdal_env import is_url
+from pipelines.scenes.local import LocalSource
+from pipelines.scenes.stac import StacSource
+from pipelines.scenes.types import ImagerySource
+from pipelines.settings import SAMPLE_CATALOG
+
+__all__ = ["SOURCE_FORMS", "open_source"]
+
+SOURCE_FORMS = (
+    "sample (the embedded rendered scenes), local:PATH (an image or a folder of them), "
+    "stac:PATH_OR_URL (a static STAC catalog, collection or item)"
+)
+"""The forms of a source, for messages and help."""
+
+
+def open_source(spec: str, *, cache: Path, acquired: date | None = None, licence: str | None = None) -> ImagerySource:
+    """Return the source that `spec` names.
+
+    A bare path or URL is taken for what it is: `.json` for STAC, a folder with a `catalog.json` for STAC, any other
+    file or folder for local.
+
+    :param cache: folder of fetched scenes
+    :param acquired: date of acquisition of a single local image
+    :param licence: of local images
+    :raises SourceError: `spec` is none of the forms, its path does not exist, or `acquired` or `licence` is given for
+        something else than local images
+    """
+    kind, _, rest = spec.strip().partition(":")
+    if spec.strip() == "sample":
+        source: ImagerySource = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample")
+    elif kind == "local" and rest:
+        return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
+    elif kind == "stac" and rest:
+        source = StacSource(rest, cache=cache)
+    else:
+        kind = _kind_of(spec.strip())
+        return open_source(f"{kind}:{spec.strip()}", cache=cache, acquired=acquired, licence=licence)
+    if acquired or licence:
+        raise SourceError(f"{spec} says its dates and licences itself; give them for local images only")
+    return source
+
+
+def _kind_of(bare: str) -> str:
+    path = Path(bare).expanduser()
+    if is_url(bare) and bare.partition("?")[0].lower().endswith(".json"):
+        return "stac"
+    if bare and path.exists():
+        is_stac = path.suffix.lower() == ".json" or (path.is_dir() and (path / "catalog.json").exists())
+        return "stac" if is_stac else "local"
+    raise SourceError(f"'{bare}' is no imagery source: give one of {SOURCE_FORMS}, or the path of an image")

@@ -1,0 +1,265 @@
+"""Detection over a raster: the same answer for any window, every CRS, and places that are right on the ground."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+from shapely.geometry import Polygon, box
+from shapely.ops import transform as project
+
+from models.detector.detector import Detector
+from models.reader.reader import Reader
+from models.rendering.canvas import Canvas, Frame, Truth
+from models.rendering.chips import placed
+from models.rendering.equipment import chiller_style
+from models.rendering.layouts import chiller_rows, ground, paint_text, roof
+from models.rendering.lettering import LetteringStyle
+from models.rendering.sensor import Sensor, photograph
+from pipelines.detection import Detections, detect
+from pipelines.errors import SceneError
+from pipelines.scenes.types import FetchedScene, Scene
+from pipelines.settings import Settings
+
+CRS = "EPSG:32615"
+WEST, NORTH = 770_000.0, 3_877_000.0
+GSD_M = 0.3
+WIDTH_PX, HEIGHT_PX = 700, 560
+
+
+@pytest.fixture(scope="module")
+def picture() -> tuple[np.ndarray, list[Truth]]:
+    """A rendered yard with 40 chillers at 30 degrees, and a roof with a word, 210 x 168 m."""
+    canvas = Canvas(WIDTH_PX * 2, HEIGHT_PX * 2, GSD_M / 2)
+    rng = np.random.default_rng(7)
+    ground(canvas, rng, 20.0, "gravel")
+    chiller_rows(canvas, rng, Frame(70, 84, 30), 62, 62, chiller_style(rng, model=0), 40, gap_m=1.6, aisle_m=3.0)
+    roof(canvas, rng, Frame(160, 84, 0), 150, 60, "white_roof", 6.0)
+    style = LetteringStyle(face="block", weight=0.2)
+    paint_text(canvas, rng, Frame(160, 84, 0), "ORBITAL", 16.0, style, (0.05, 0.05, 0.06))
+    sensor = Sensor(0.3, 160, 50, 0, 0, 0.3, 0.03, 1.2, 0.75, (1, 1, 1), 0.6, 0.3, 0.0, 0.004, 93)
+    return photograph(canvas, sensor, rng), canvas.truth
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(Settings().weights, "cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader.load(Settings().reader_weights, "cpu")
+
+
+def write(
+    path: Path,
+    image: np.ndarray,
+    transform: Affine,
+    crs: str = CRS,
+    mask: np.ndarray | None = None,
+    gsd_m: float = GSD_M,
+) -> FetchedScene:
+    """A raster in the form that a source hands over."""
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=image.shape[1],
+            height=image.shape[0],
+            count=3,
+            dtype="uint8",
+            crs=crs,
+            transform=transform,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="deflate",
+        ) as raster,
+    ):
+        raster.write(image.transpose(2, 0, 1))
+        raster.write_mask(np.full(image.shape[:2], 255, np.uint8) if mask is None else mask)
+    corners = [transform * c for c in ((0, 0), (image.shape[1], 0), image.shape[1::-1], (0, image.shape[0]))]
+    footprint = project(Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform, Polygon(corners))
+    scene = Scene(
+        id="yard",
+        source="local:test",
+        acquired=datetime(2025, 8, 22, tzinfo=UTC),
+        gsd_m=gsd_m,
+        footprint=footprint,
+        licence="Apache-2.0",
+        rendered=True,
+        href=str(path),
+        acquired_from="command line",
+    )
+    return FetchedScene(scene, path, path.with_suffix(".json"), "0" * 64, footprint)
+
+
+@pytest.fixture(scope="module")
+def straight(picture: tuple[np.ndarray, list[Truth]], tmp_path_factory: pytest.TempPathFactory) -> FetchedScene:
+    path = tmp_path_factory.mktemp("straight") / "yard.tif"
+    return write(path, picture[0], Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH))
+
+
+@pytest.fixture(scope="module")
+def whole(straight: FetchedScene, detector: Detector, reader: Reader) -> Detections:
+    return detect(straight, straight.scene.footprint, detector, reader, window_px=4096)
+
+
+def true_centres(truth: list[Truth]) -> np.ndarray:
+    return np.array([(WEST + t.frame.x_m, NORTH - t.frame.y_m) for t in truth if t.cls == "air_cooled_chiller"])
+
+
+def found_chillers(detections: Detections, crs: str = CRS) -> gpd.GeoDataFrame:
+    frame = detections.frame
+    return frame[(frame["class"] == "air_cooled_chiller") & (frame["probability"] >= 0.5)].to_crs(crs)
+
+
+def test_every_chiller_is_found_where_it_stands(whole: Detections, picture: tuple[np.ndarray, list[Truth]]) -> None:
+    chillers = found_chillers(whole)
+    truth = true_centres(picture[1])
+    centres = np.column_stack([chillers.centroid.x, chillers.centroid.y])
+    assert len(chillers) == len(truth) == 40
+    offsets = np.array([centres[np.argmin(((centres - t) ** 2).sum(1))] - t for t in truth])
+    assert np.hypot(*offsets.T).max() < 0.6
+    # half a pixel would be 0.15 m
+    assert np.abs(offsets.mean(axis=0)).max() < 0.10
+    assert chillers["length_m"].median() == pytest.approx(11.9, rel=0.05)
+    # grid north is 1.7 degrees off true north here
+    assert np.abs((chillers["heading_deg"] - 30 + 90) % 180 - 90).median() < 4
+
+
+def test_lettering_is_read(whole: Detections) -> None:
+    words = whole.frame[whole.frame["class"] == "roof_lettering"]
+    assert list(words["text"]) == ["ORBITAL"]
+    # it reads northwards: the frame's u points up
+    assert abs((words["heading_deg"].iloc[0] + 180) % 360 - 180) < 6
+
+
+@pytest.mark.parametrize("window_px", [128, 256, 400])
+def test_windows_do_not_change_the_answer(
+    window_px: int, straight: FetchedScene, whole: Detections, detector: Detector, reader: Reader
+) -> None:
+    detections = detect(straight, straight.scene.footprint, detector, reader, window_px=window_px)
+    assert list(detections.frame["class"]) == list(whole.frame["class"])
+    assert np.abs(detections.frame["score"] - whole.frame["score"]).max() < 1e-3
+    gap = shapely.distance(detections.frame.centroid.to_numpy(), whole.frame.centroid.to_numpy())
+    assert gap.max() < 0.05
+    assert list(detections.frame["text"].dropna()) == list(whole.frame["text"].dropna())
+
+
+def test_only_the_area_is_read(straight: FetchedScene, detector: Detector, reader: Reader) -> None:
+    to_lonlat = Transformer.from_crs(CRS, "OGC:CRS84", always_xy=True).transform
+    area = project(to_lonlat, box(WEST + 5, NORTH - 60, WEST + 60, NORTH - 5))
+    seen: list[tuple[int, int]] = []
+    detections = detect(straight, area, detector, reader, window_px=256, progress=lambda *step: seen.append(step))
+    assert detections.windows_read == 1
+    assert detections.windows_skipped == 8
+    assert seen[-1] == (1, 1)
+    inside = project(Transformer.from_crs("OGC:CRS84", detections.frame.crs, always_xy=True).transform, area)
+    assert shapely.contains_xy(inside, detections.frame.centroid.x, detections.frame.centroid.y).all()
+
+
+def degrees(picture: np.ndarray, path: Path) -> FetchedScene:
+    transform = Affine(3.3e-6, 0, 0, 0, -2.7e-6, 0)
+    corner = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True).transform(WEST, NORTH)
+    transform = Affine.translation(corner[0] - 2e-5, corner[1] + 2e-5) @ transform
+    return warped(picture, path, transform, "EPSG:4326", (760, 680))
+
+
+def rotated(picture: np.ndarray, path: Path) -> FetchedScene:
+    transform = Affine.translation(WEST - 60, NORTH - 40) @ Affine.rotation(20) @ Affine.scale(0.3, -0.3)
+    return warped(picture, path, transform, CRS, (950, 900))
+
+
+def oblong(picture: np.ndarray, path: Path) -> FetchedScene:
+    return warped(picture, path, Affine(0.24, 0, WEST, 0, -0.3, NORTH), CRS, (875, 560))
+
+
+def mercator(picture: np.ndarray, path: Path) -> FetchedScene:
+    transformer = Transformer.from_crs(CRS, "EPSG:3857", always_xy=True)
+    west, north = transformer.transform(WEST, NORTH)
+    # a Mercator metre is cos(latitude) of a metre on the ground
+    return warped(picture, path, Affine(0.36, 0, west - 3, 0, -0.36, north + 3), "EPSG:3857", (740, 620))
+
+
+def warped(picture: np.ndarray, path: Path, transform: Affine, crs: str, size: tuple[int, int]) -> FetchedScene:
+    source = np.concatenate([picture.transpose(2, 0, 1), np.full((1, *picture.shape[:2]), 255, np.uint8)])
+    target = np.zeros((4, size[1], size[0]), np.uint8)
+    reproject(
+        source,
+        target,
+        src_transform=Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH),
+        src_crs=CRS,
+        dst_transform=transform,
+        dst_crs=crs,
+        resampling=Resampling.cubic,
+        tolerance=0.0,
+    )
+    return write(path, target[:3].transpose(1, 2, 0), transform, crs, mask=(target[3] > 127).astype(np.uint8) * 255)
+
+
+@pytest.mark.parametrize("make", [degrees, rotated, oblong, mercator])
+def test_a_scene_in_any_grid_gives_the_same_places(
+    make: object, picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+) -> None:
+    assert callable(make)
+    fetched: FetchedScene = make(picture[0], tmp_path / "yard.tif")
+    detections = detect(fetched, fetched.scene.footprint, detector, reader)
+    chillers = found_chillers(detections)
+    truth = true_centres(picture[1])
+    centres = np.column_stack([chillers.centroid.x, chillers.centroid.y])
+    assert abs(len(chillers) - 40) <= 1
+    offsets = np.array([centres[np.argmin(((centres - t) ** 2).sum(1))] - t for t in truth])
+    assert np.abs(np.median(offsets, axis=0)).max() < 0.12
+    assert chillers["length_m"].median() == pytest.approx(11.9, rel=0.05)
+    assert np.abs((chillers["heading_deg"] - 30 + 90) % 180 - 90).median() < 4
+
+
+def test_blank_windows_never_reach_the_network(
+    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+) -> None:
+    mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    mask[:100, :100] = 255
+    fetched = write(tmp_path / "corner.tif", picture[0], Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH), mask=mask)
+    detections = detect(fetched, fetched.scene.footprint, detector, reader, window_px=256)
+    # the corner's window, and those whose halo it reaches
+    assert 1 <= detections.windows_read < 9
+    assert len(detections.frame) == 0 or detections.frame.centroid.x.max() < WEST + 31
+
+
+def test_coarse_imagery_gives_no_count_but_the_reason(
+    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+) -> None:
+    fetched = write(tmp_path / "coarse.tif", picture[0][::4, ::4], Affine(1.2, 0, WEST, 0, -1.2, NORTH), gsd_m=1.2)
+    detections = detect(fetched, fetched.scene.footprint, detector, reader)
+    assert len(detections.frame) == 0
+    assert set(detections.not_given) >= {"air_cooled_chiller", "battery"}
+    assert "1.20 m" in detections.not_given["battery"]
+    assert detections.windows_read == 0
+
+
+def test_a_damaged_block_is_named(straight: FetchedScene, tmp_path: Path, detector: Detector, reader: Reader) -> None:
+    path = tmp_path / "damaged.tif"
+    content = bytearray(straight.path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(content)
+    broken = FetchedScene(straight.scene, path, straight.item_path, straight.sha256, straight.coverage)
+    with pytest.raises(SceneError, match=r"damaged\.tif cannot be read in the window"):
+        detect(broken, straight.scene.footprint, detector, reader, window_px=256)
+
+
+def test_labels_of_the_fixture_are_inside(picture: tuple[np.ndarray, list[Truth]]) -> None:
+    sensor = Sensor(0.3, 160, 50, 0, 0, 0.3, 0.03, 1.2, 0.75, (1, 1, 1), 0.6, 0.3, 0.0, 0.004, 93)
+    objects, texts, _ = placed(picture[1], sensor, GSD_M, 0.0, (WIDTH_PX, HEIGHT_PX))
+    assert len(objects) == 40
+    assert [t.text for t in texts] == ["ORBITAL"]
