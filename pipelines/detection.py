@@ -17,14 +17,12 @@ import numpy.typing as npt
 import pandas as pd
 import rasterio
 import shapely
-from pyproj import CRS, Geod, Proj, Transformer
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
-from shapely.ops import transform as project
 
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
@@ -32,6 +30,7 @@ from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
 from pipelines.errors import SceneError
 from pipelines.gdal_env import gdal_env
+from pipelines.grid import Grid, boxes, detection_grid, project_polygon
 from pipelines.lettering import LetteringCells, Region, Word, lettering_regions, read_region, without_overlaps
 from pipelines.scenes.types import FetchedScene
 
@@ -65,25 +64,6 @@ class Detections:
     windows_skipped: int
     """Windows outside the area or without a valid pixel."""
     min_probability: float = MIN_PROBABILITY
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The lattice on which a scene is read: north up, square pixels of the detector's GSD, in a metre CRS."""
-
-    crs: CRS
-    transform: Affine
-    width_px: int
-    height_px: int
-
-    @property
-    def gsd_m(self) -> float:
-        """Pixel size in metres."""
-        return float(self.transform.a)
-
-    def to_crs(self, x_px: npt.NDArray, y_px: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
-        """CRS coordinates of pixel positions; pixel edges are at integers."""
-        return self.transform.c + x_px * self.transform.a, self.transform.f + y_px * self.transform.e
 
 
 @dataclass(frozen=True)
@@ -142,47 +122,6 @@ def detect(
         windows_read=read,
         windows_skipped=total - read,
     )
-
-
-def detection_grid(dataset: rasterio.DatasetReader, gsd_m: float) -> Grid:
-    """The reading lattice of a raster: its own CRS where one of its metres is a metre on the ground, else UTM.
-
-    The lattice is anchored at the raster's own bounds, so that it does not depend on the area.
-    """
-    source = CRS.from_user_input(dataset.crs)
-    to_lonlat = Transformer.from_crs(source, "OGC:CRS84", always_xy=True)
-    x, y = dataset.transform * (dataset.width / 2, dataset.height / 2)
-    longitude, latitude = to_lonlat.transform(x, y)
-    crs = source if _true_metres(source, longitude, latitude) else utm(longitude, latitude)
-    to_crs = Transformer.from_crs(source, crs, always_xy=True)
-    edge = np.linspace(0, 1, 21)
-    columns = np.concatenate([edge, edge, np.zeros(21), np.ones(21)]) * dataset.width
-    rows = np.concatenate([np.zeros(21), np.ones(21), edge, edge]) * dataset.height
-    xs, ys = to_crs.transform(*(dataset.transform * (columns, rows)))
-    west, north = float(np.min(xs)), float(np.max(ys))
-    # A hair short of a whole pixel is rounding, not a further pixel.
-    width_px = max(1, math.ceil((float(np.max(xs)) - west) / gsd_m - 1e-6))
-    height_px = max(1, math.ceil((north - float(np.min(ys))) / gsd_m - 1e-6))
-    return Grid(crs, Affine(gsd_m, 0, west, 0, -gsd_m, north), width_px, height_px)
-
-
-def utm(longitude: float, latitude: float) -> CRS:
-    """The WGS 84 / UTM zone of a place."""
-    zone = int((longitude + 180) // 6) % 60 + 1
-    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
-
-
-def project_polygon(area: Polygon | MultiPolygon, crs: CRS) -> Polygon | MultiPolygon:
-    """A longitude/latitude polygon in another CRS."""
-    return project(Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform, area)
-
-
-def _true_metres(crs: CRS, longitude: float, latitude: float) -> bool:
-    """Whether a projected metre is within half a per cent of a metre on the ground there."""
-    if not crs.is_projected or any(axis.unit_name != "metre" for axis in crs.axis_info):
-        return False
-    factors = Proj(crs).get_factors(longitude, latitude)
-    return abs(factors.meridional_scale - 1) < 0.005 and abs(factors.parallel_scale - 1) < 0.005
 
 
 def _open(path: Path) -> rasterio.DatasetReader:
@@ -366,35 +305,6 @@ def _empty(grid: Grid) -> gpd.GeoDataFrame:
         geometry=gpd.GeoSeries([], crs=grid.crs),
         crs=grid.crs,
     )
-
-
-def boxes(
-    grid: Grid,
-    x_px: npt.NDArray,
-    y_px: npt.NDArray,
-    length_px: npt.NDArray,
-    width_px: npt.NDArray,
-    heading_deg: npt.NDArray,
-) -> tuple[npt.NDArray, npt.NDArray]:
-    """Polygons in the grid's CRS of oriented boxes in grid pixels, and their headings from true north, [0, 360)."""
-    heading = np.deg2rad(heading_deg)
-    along = np.stack([np.sin(heading), -np.cos(heading)], axis=-1) * (length_px / 2)[:, None]
-    across = np.stack([np.cos(heading), np.sin(heading)], axis=-1) * (width_px / 2)[:, None]
-    centre = np.stack([x_px, y_px], axis=-1).astype(np.float64)
-    corners = np.stack(
-        [centre + along + across, centre + along - across, centre - along - across, centre - along + across], axis=1
-    )
-    xs, ys = grid.to_crs(corners[..., 0], corners[..., 1])
-    polygons = shapely.polygons(np.stack([xs, ys], axis=-1))
-    to_lonlat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True)
-    # 10 m either way along the axis: long enough for the azimuth to be exact, short enough to be local.
-    step = np.stack([np.sin(heading), -np.cos(heading)], axis=-1) * (10.0 / grid.gsd_m)
-    ends = []
-    for sign in (-1, 1):
-        point = centre + sign * step
-        ends.append(to_lonlat.transform(*grid.to_crs(point[:, 0], point[:, 1])))
-    azimuth, _, _ = Geod(ellps="WGS84").inv(ends[0][0], ends[0][1], ends[1][0], ends[1][1])
-    return polygons, np.asarray(azimuth) % 360.0
 
 
 def _read_lettering(

@@ -19,7 +19,9 @@ import shapely
 from shapely.geometry import mapping
 
 from models.classes import LETTERING
+from pipelines.gdal_env import is_url
 from pipelines.geojson import rounded
+from pipelines.scenes.web import public_href
 from pipelines.sites import Site
 
 if TYPE_CHECKING:
@@ -163,8 +165,9 @@ def run_item(site: Site, fetched: "FetchedScene", detections: "Detections", cens
     )
     for key, (href, media_type, title, roles) in ASSETS.items():
         item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=list(roles)))
-    scene_item = fetched.item_path.resolve().as_posix()
-    item.add_link(pystac.Link("derived_from", scene_item, pystac.MediaType.GEOJSON, f"scene {scene.id}"))
+    if is_url(scene.href):
+        # A local image has no address that means anything on another machine; its checksum stands among the properties.
+        item.add_link(pystac.Link("derived_from", public_href(scene.href), title=f"scene {scene.id}"))
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 

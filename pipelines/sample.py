@@ -24,16 +24,11 @@ from shapely.ops import transform as project
 from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame, Truth
 from models.rendering.chips import placed
-from models.rendering.equipment import (
-    CellStyle,
-    battery_style,
-    cell_grid,
-    chiller_style,
-    turbine_style,
-)
+from models.rendering.cooling_equipment import CellStyle, cell_grid, chiller_style
 from models.rendering.layouts import battery_rows, chiller_rows, ground, paint_text, roof, turbine_pads
 from models.rendering.lettering import LetteringStyle
 from models.rendering.materials import pave
+from models.rendering.power_equipment import battery_style, turbine_style
 from models.rendering.sensor import Sensor, photograph
 from pipelines.sites import Site, load_site
 

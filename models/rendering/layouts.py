@@ -11,23 +11,18 @@ import numpy.typing as npt
 
 from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame, Truth
-from models.rendering.equipment import (
-    BatteryStyle,
+from models.rendering.cooling_equipment import (
     ChillerStyle,
-    TurbineStyle,
-    battery,
-    battery_style,
     cell_grid,
     chiller,
     chiller_style,
     cooling_tower_style,
     dry_cooler_style,
     plume,
-    turbine,
-    turbine_style,
 )
 from models.rendering.lettering import LetteringStyle, random_style, random_text, word_mask
 from models.rendering.materials import GROUNDS, ROOFS, YARDS, Rng, pave, surface
+from models.rendering.power_equipment import BatteryStyle, TurbineStyle, battery, battery_style, turbine, turbine_style
 
 
 def ground(canvas: Canvas, rng: Rng, heading_deg: float, name: str | None = None) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from models.classes import OBJECT_CLASSES
 from models.rendering.canvas import Canvas, Frame
 from models.rendering.chips import CHIP_GSD_M, placed, render_chip
-from models.rendering.equipment import battery_style, chiller, chiller_style
+from models.rendering.cooling_equipment import chiller, chiller_style
 from models.rendering.layouts import battery_rows, chiller_rows
+from models.rendering.power_equipment import battery_style
 from models.rendering.sensor import Sensor, lean_m, leaning, lit, photograph, resampled, shadow_mask, shift
 
 

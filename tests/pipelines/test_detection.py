@@ -19,7 +19,7 @@ from models.detector.detector import Detector
 from models.reader.reader import Reader
 from models.rendering.canvas import Canvas, Frame, Truth
 from models.rendering.chips import placed
-from models.rendering.equipment import chiller_style
+from models.rendering.cooling_equipment import chiller_style
 from models.rendering.layouts import chiller_rows, ground, paint_text, roof
 from models.rendering.lettering import LetteringStyle
 from models.rendering.sensor import Sensor, photograph

@@ -28,10 +28,11 @@ from rasterio import Affine
 from pipelines import overlay, publishing
 from pipelines.capacity import Estimate, estimate
 from pipelines.census import Census, assign_zones, take_census
-from pipelines.detection import Detections, boxes, utm
+from pipelines.detection import Detections
 from pipelines.documents import detections_geojson, json_text, run_item, to_json
 from pipelines.errors import ArchiveError
 from pipelines.geojson import rounded
+from pipelines.grid import boxes, utm
 from pipelines.legend import PALETTE
 from pipelines.overlay import draw_overlay
 from pipelines.publishing import publish_run, replace_folder
@@ -310,11 +311,21 @@ def test_item_is_valid_stac_and_leads_to_the_files(published: Path, fetched: Fet
     assert item.datetime == fetched.scene.acquired
     for asset in item.assets.values():
         assert Path(asset.get_absolute_href()).is_file()
-    [link] = item.get_links("derived_from")
-    assert link.get_absolute_href() == str(fetched.item_path)
+    assert item.get_links("derived_from") == []
+    assert str(fetched.path.parent) not in (published / "item.json").read_text()
     assert item.properties["overwatt:counts"]["air_cooled_chiller"] == 1
     assert item.properties["license"] == "CC-BY-4.0"
     assert item.properties["overwatt:model_version"] == "detector-1+reader-2"
+
+
+def test_item_names_a_remote_scene_without_its_credentials(site, fetched, run, tmp_path: Path) -> None:
+    scene = dataclasses.replace(fetched.scene, href="https://images.example/scene.tif?sig=secret")
+    remote = dataclasses.replace(fetched, scene=scene)
+    found = run[0]
+    census = census_of(site, remote, found)
+    folder = publish_run(tmp_path, site, remote, found, census, estimate(census, site, draws=2000))
+    [link] = pystac.Item.from_file(str(folder / "item.json")).get_links("derived_from")
+    assert link.get_absolute_href() == "https://images.example/scene.tif"
 
 
 def test_rendered_imagery_is_called_so_everywhere(site, fetched, run, tmp_path: Path) -> None:
