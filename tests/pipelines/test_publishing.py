@@ -25,6 +25,7 @@ from PIL import Image
 from pyproj import Transformer
 from rasterio import Affine
 
+from models.detector.card import RecallPoint
 from pipelines import overlay, publishing
 from pipelines.capacity import Estimate, estimate
 from pipelines.census import Census, assign_zones, take_census
@@ -42,7 +43,7 @@ from pipelines.sites import Site, load_site
 
 UTM = "EPSG:32616"
 RECALL = {
-    cls: [SimpleNamespace(gsd_m=0.3, found=95, total=100)]
+    cls: [RecallPoint(gsd_m=0.3, found=95, total=100)]
     for cls in ("air_cooled_chiller", "dry_cooler", "cooling_tower", "gas_turbine", "battery")
 }
 TO_UTM = Transformer.from_crs("OGC:CRS84", UTM, always_xy=True)
