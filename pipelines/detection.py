@@ -136,7 +136,7 @@ def _vrt(dataset: rasterio.DatasetReader, grid: Grid, pad_px: int) -> WarpedVRT:
     return WarpedVRT(
         dataset,
         crs=grid.crs.to_wkt(),
-        transform=grid.transform * Affine.translation(-pad_px, -pad_px),
+        transform=grid.transform @ Affine.translation(-pad_px, -pad_px),
         width=grid.width_px + 2 * pad_px,
         height=grid.height_px + 2 * pad_px,
         resampling=Resampling.bilinear,
@@ -200,7 +200,7 @@ def _large_lettering(path: Path, grid: Grid, area: Polygon, detector: Detector) 
     """
     coarse = Grid(
         grid.crs,
-        grid.transform * Affine.scale(LARGE_LETTERING_SCALE),
+        grid.transform @ Affine.scale(LARGE_LETTERING_SCALE),
         math.ceil(grid.width_px / LARGE_LETTERING_SCALE),
         math.ceil(grid.height_px / LARGE_LETTERING_SCALE),
     )

@@ -13,7 +13,6 @@ import shapely
 from pyproj import CRS, Geod, Proj, Transformer
 from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
-from shapely.ops import transform as project
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ def detection_grid(dataset: rasterio.DatasetReader, gsd_m: float) -> Grid:
     """
     source = CRS.from_user_input(dataset.crs)
     to_lonlat = Transformer.from_crs(source, "OGC:CRS84", always_xy=True)
-    x, y = dataset.transform * (dataset.width / 2, dataset.height / 2)
+    x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
     longitude, latitude = to_lonlat.transform(x, y)
     crs = source if _true_metres(source, longitude, latitude) else utm(longitude, latitude)
     to_crs = Transformer.from_crs(source, crs, always_xy=True)
     edge = np.linspace(0, 1, 21)
     columns = np.concatenate([edge, edge, np.zeros(21), np.ones(21)]) * dataset.width
     rows = np.concatenate([np.zeros(21), np.ones(21), edge, edge]) * dataset.height
-    xs, ys = to_crs.transform(*(dataset.transform * (columns, rows)))
+    xs, ys = to_crs.transform(*(dataset.transform @ (columns, rows)))
     west, north = float(np.min(xs)), float(np.max(ys))
     # A hair short of a whole pixel is rounding, not a further pixel.
     width_px = max(1, math.ceil((float(np.max(xs)) - west) / gsd_m - 1e-6))
@@ -65,7 +64,8 @@ def utm(longitude: float, latitude: float) -> CRS:
 
 def project_polygon(area: Polygon | MultiPolygon, crs: CRS) -> Polygon | MultiPolygon:
     """A longitude/latitude polygon in another CRS."""
-    return project(Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform, area)
+    to_crs = Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    return shapely.transform(area, to_crs.transform, interleaved=False)
 
 
 def _true_metres(crs: CRS, longitude: float, latitude: float) -> bool:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pystac
 import rasterio
+import shapely
 from pyproj import Transformer
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as copy_raster
 from rasterio.transform import from_origin
 from shapely.geometry import Point, Polygon, box, mapping
-from shapely.ops import transform as project
 
 from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame, Truth
@@ -109,7 +109,9 @@ class _Stage:
 
     def frame(self, polygon: Polygon) -> tuple[Frame, float, float]:
         """Frame along the longer side of a lon/lat rectangle, with its length and width in metres."""
-        ring = project(self.to_grid.transform, polygon).minimum_rotated_rectangle.exterior.coords
+        ring = shapely.transform(
+            polygon, self.to_grid.transform, interleaved=False
+        ).minimum_rotated_rectangle.exterior.coords
         (x0, y0), (x1, y1), (x2, y2) = ring[0], ring[1], ring[2]
         sides = (np.hypot(x1 - x0, y1 - y0), np.hypot(x2 - x1, y2 - y1))
         dx, dy = (x1 - x0, y1 - y0) if sides[0] >= sides[1] else (x2 - x1, y2 - y1)
@@ -145,7 +147,7 @@ def render_sample(folder: Path, sites: Path, progress: Callable[[int, int], None
 
 def _render_scene(folder: Path, site: Site, when: SampleDate) -> pystac.Item:
     to_grid = Transformer.from_crs("OGC:CRS84", SAMPLE_CRS, always_xy=True)
-    grid = project(to_grid.transform, site.perimeter)
+    grid = shapely.transform(site.perimeter, to_grid.transform, interleaved=False)
     west, south, east, north = (np.round(v / SAMPLE_GSD_M) * SAMPLE_GSD_M for v in grid.bounds)
     width_px, height_px = round((east - west) / SAMPLE_GSD_M), round((north - south) / SAMPLE_GSD_M)
     scale = round(SAMPLE_GSD_M / CELL_M)
@@ -207,15 +209,9 @@ def _item(
     scene_id: str, path: Path, stage: _Stage, site: Site, when: SampleDate, sensor: Sensor, size_px: tuple[int, int]
 ) -> pystac.Item:
     to_lonlat = Transformer.from_crs(SAMPLE_CRS, "OGC:CRS84", always_xy=True)
-    outline = project(
-        to_lonlat.transform,
-        box(
-            stage.west_m,
-            stage.north_m - size_px[1] * SAMPLE_GSD_M,
-            stage.west_m + size_px[0] * SAMPLE_GSD_M,
-            stage.north_m,
-        ),
-    )
+    east_m, south_m = stage.west_m + size_px[0] * SAMPLE_GSD_M, stage.north_m - size_px[1] * SAMPLE_GSD_M
+    ground_box = box(stage.west_m, south_m, east_m, stage.north_m)
+    outline = shapely.transform(ground_box, to_lonlat.transform, interleaved=False)
     counts, texts = shown(stage.canvas.truth, sensor, site, stage, size_px)
     item = pystac.Item(
         scene_id,
@@ -249,7 +245,7 @@ def shown(
     truth: list[Truth], sensor: Sensor, site: Site, stage: _Stage, size_px: tuple[int, int]
 ) -> tuple[dict[str, int], list[str]]:
     """Units of each class and lettering whose place in the image lies inside the perimeter."""
-    perimeter = project(stage.to_grid.transform, site.perimeter)
+    perimeter = shapely.transform(site.perimeter, stage.to_grid.transform, interleaved=False)
     objects, texts, _ = placed(truth, sensor, SAMPLE_GSD_M, 0.0, size_px)
 
     def inside(x_px: float, y_px: float) -> bool:

@@ -13,7 +13,6 @@ from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 from shapely.geometry import Polygon, box
-from shapely.ops import transform as project
 
 from models.detector.detector import Detector
 from models.reader.reader import Reader
@@ -25,6 +24,7 @@ from models.rendering.lettering import LetteringStyle
 from models.rendering.sensor import Sensor, photograph
 from pipelines.detection import Detections, detect
 from pipelines.errors import SceneError
+from pipelines.grid import project_polygon
 from pipelines.scenes.types import FetchedScene, Scene
 from pipelines.settings import Settings
 
@@ -87,8 +87,10 @@ def write(
     ):
         raster.write(image.transpose(2, 0, 1))
         raster.write_mask(np.full(image.shape[:2], 255, np.uint8) if mask is None else mask)
-    corners = [transform * c for c in ((0, 0), (image.shape[1], 0), image.shape[1::-1], (0, image.shape[0]))]
-    footprint = project(Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform, Polygon(corners))
+    corners = [transform @ c for c in ((0, 0), (image.shape[1], 0), image.shape[1::-1], (0, image.shape[0]))]
+    footprint = shapely.transform(
+        Polygon(corners), Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform, interleaved=False
+    )
     scene = Scene(
         id="yard",
         source="local:test",
@@ -158,13 +160,13 @@ def test_windows_do_not_change_the_answer(
 
 def test_only_the_area_is_read(straight: FetchedScene, detector: Detector, reader: Reader) -> None:
     to_lonlat = Transformer.from_crs(CRS, "OGC:CRS84", always_xy=True).transform
-    area = project(to_lonlat, box(WEST + 5, NORTH - 60, WEST + 60, NORTH - 5))
+    area = shapely.transform(box(WEST + 5, NORTH - 60, WEST + 60, NORTH - 5), to_lonlat, interleaved=False)
     seen: list[tuple[int, int]] = []
     detections = detect(straight, area, detector, reader, window_px=256, progress=lambda *step: seen.append(step))
     assert detections.windows_read == 1
     assert detections.windows_skipped == 8
     assert seen[-1] == (1, 1)
-    inside = project(Transformer.from_crs("OGC:CRS84", detections.frame.crs, always_xy=True).transform, area)
+    inside = project_polygon(area, detections.frame.crs)
     assert shapely.contains_xy(inside, detections.frame.centroid.x, detections.frame.centroid.y).all()
 
 
