@@ -4,10 +4,10 @@ Cells lie on one lattice anchored at the scene and each comes from the window wh
 many windows is one region, the same whatever the windows were.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from rasterio.vrt import WarpedVRT
@@ -28,10 +28,16 @@ SURE_CELL = 0.5
 """A region is scored by the mean of its cells from here on, which is what its calibration was fitted to."""
 MIN_SURE_CELLS = 12
 """Regions with fewer are no words: three metres of letter height and five of length."""
+RAGGED = 0.03
+"""Share of a region's cells on each side that may stick out of its box."""
 JOIN_CELLS = 3
 """Cells this far apart still belong together: the gap between two letters of a worn word."""
 MIN_LETTER_PX = 9.0
 """Lowest letters, in grid pixels (2.7 m at 0.3 m): lower ones hold fewer than two samples a stroke."""
+READING_MARGINS = (0.0, 0.12)
+"""Room around a region, as shares of its height, with which it is read; the more confident reading counts."""
+MIN_LETTERS = 3
+"""Shorter readings are taken for chance: the reader was trained on words of three letters and more."""
 MIN_ASPECT = 1.3
 """Length over height of the shortest word."""
 
@@ -142,16 +148,28 @@ def lettering_regions(cells: LetteringCells) -> list[Region]:
         sure = probability[probability >= SURE_CELL]
         if len(sure) < MIN_SURE_CELLS:
             continue
-        points = np.stack([cells.column[members] + 0.5, cells.row[members] + 0.5], axis=1) * LETTERING_CELL_PX
-        (x, y), (side_a, side_b), angle = cv2.minAreaRect(points.astype(np.float32))
-        # The rectangle runs through the outer cells' centres: half a cell more on every side.
-        side_a, side_b = side_a + LETTERING_CELL_PX, side_b + LETTERING_CELL_PX
-        # OpenCV: side_a lies along `angle`, clockwise from x to the right; ours is clockwise from up.
-        heading_deg = (angle + 90.0) % 180.0 if side_a >= side_b else angle % 180.0
-        length, width = max(side_a, side_b), min(side_a, side_b)
-        if width >= MIN_LETTER_PX and length >= MIN_ASPECT * width:
-            regions.append(Region(float(x), float(y), length, width, heading_deg, float(sure.mean())))
+        core = members[probability >= SURE_CELL]
+        points = np.stack([cells.column[core] + 0.5, cells.row[core] + 0.5], axis=1) * LETTERING_CELL_PX
+        region = _oriented_box(points, float(sure.mean()))
+        if region.width_px >= MIN_LETTER_PX and region.length_px >= MIN_ASPECT * region.width_px:
+            regions.append(region)
     return regions
+
+
+def _oriented_box(points: npt.NDArray[np.float64], score: float) -> Region:
+    """Box along the principal axis of cell centres (N, 2) in pixels.
+
+    Its sides are where the outermost `RAGGED` of the cells begin, widened to what a filled rectangle would have: the
+    smallest box around all cells would be set by one ragged corner, and the reader needs the letters to fill the crop.
+    """
+    middle = points.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov((points - middle).T))
+    along, across = axes[:, 1], axes[:, 0]
+    ends = [np.quantile((points - middle) @ axis, (RAGGED, 1 - RAGGED)) for axis in (along, across)]
+    x, y = middle + along * ends[0].mean() + across * ends[1].mean()
+    length, width = (float(np.ptp(end)) / (1 - 2 * RAGGED) for end in ends)
+    heading_deg = float(np.rad2deg(np.arctan2(along[0], -along[1])) % 180.0)
+    return Region(float(x), float(y), length, width, heading_deg, score)
 
 
 def _components(row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -181,13 +199,19 @@ def read_region(vrt: WarpedVRT, region: Region, reader: Reader) -> tuple[Reading
     x0, y0 = max(0, int(region.x_px) - reach), max(0, int(region.y_px) - reach)
     x1, y1 = min(vrt.width, int(region.x_px) + reach), min(vrt.height, int(region.y_px) + reach)
     picture = vrt.read((1, 2, 3), window=Window(x0, y0, x1 - x0, y1 - y0)).transpose(1, 2, 0)
-    crop = rectify(
-        np.ascontiguousarray(picture),
-        region.x_px - x0,
-        region.y_px - y0,
-        region.length_px,
-        region.width_px,
-        region.heading_deg,
-    )
-    reading = reader.read([crop])[0]
+    crops = [
+        rectify(
+            np.ascontiguousarray(picture),
+            region.x_px - x0,
+            region.y_px - y0,
+            region.length_px,
+            region.width_px,
+            region.heading_deg,
+            margin,
+        )
+        for margin in READING_MARGINS
+    ]
+    reading = max(reader.read(crops), key=lambda r: (bool(r.text), r.confidence))
+    if len(reading.text.replace(" ", "")) < MIN_LETTERS:
+        reading = dataclasses.replace(reading, text="")
     return reading, (region.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0

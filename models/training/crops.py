@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from models.detector.labels import HEADING, Labels, X, Y
+from models.detector.labels import CLASS, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.training.chip_pool import PooledChip
 
 CROP_PX = 256
@@ -13,12 +13,20 @@ _NEGATIVES = 0.15
 """Share of crops that show a real background with nothing to find."""
 
 
+_DISTANT = 0.06
+"""Share of crops at a third of the resolution, as the engine's second pass for large lettering sees the ground."""
+_DISTANCE = 3
+
+
 def draw_crop(
     rng: np.random.Generator, chips: Sequence[PooledChip], backgrounds: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, Labels]:
     """One augmented crop, uint8 (CROP_PX, CROP_PX, 3), and its labels; a pure function of the generator's state."""
-    if backgrounds and rng.random() < _NEGATIVES:
+    choice = rng.random()
+    if backgrounds and choice < _NEGATIVES:
         image, labels = backgrounds[int(rng.integers(len(backgrounds)))], Labels.of()
+    elif choice > 1 - _DISTANT:
+        image, labels = _distant(rng, chips)
     else:
         chip = chips[int(rng.integers(len(chips)))]
         left, top = _corner(rng, chip)
@@ -62,13 +70,42 @@ def tint(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image
 
 
+def _distant(rng: np.random.Generator, chips: Sequence[PooledChip]) -> tuple[np.ndarray, Labels]:
+    """A crop of four chips side by side, shrunk: only its lettering is judged."""
+    rows, texts = [], []
+    for row in range(2):
+        pictures = []
+        for column in range(2):
+            chip = chips[int(rng.integers(len(chips)))]
+            side = chip.image.shape[0] // _DISTANCE
+            pictures.append(cv2.resize(chip.image, (side, side), interpolation=cv2.INTER_AREA))
+            table = chip.labels.texts.copy()
+            table[:, [X, Y, LENGTH, WIDTH]] /= _DISTANCE
+            table[:, [X, Y]] += [column * side, row * side]
+            # A word that crosses the joint is cut there.
+            inside = (np.abs(table[:, [X, Y]] - [(column + 0.5) * side, (row + 0.5) * side]) < side / 2).all(axis=1)
+            texts.append(table[inside])
+        rows.append(np.concatenate(pictures, axis=1))
+    image = np.concatenate(rows)[:CROP_PX, :CROP_PX]
+    below, right = CROP_PX - image.shape[0], CROP_PX - image.shape[1]
+    image = cv2.copyMakeBorder(image, 0, max(below, 0), 0, max(right, 0), cv2.BORDER_REFLECT)
+    everything = np.zeros((1, 7), dtype=np.float32)
+    everything[0, [X, Y, LENGTH, WIDTH]] = [CROP_PX / 2, CROP_PX / 2, 2 * CROP_PX, 2 * CROP_PX]
+    nothing = np.zeros((0, 7), dtype=np.float32)
+    return image, Labels(nothing, np.concatenate(texts).astype(np.float32), everything)
+
+
 def _corner(rng: np.random.Generator, chip: PooledChip) -> tuple[int, int]:
     """Left and top of a crop: half of them hold a random object or word, so that rare things are seen often enough."""
     height, width = chip.image.shape[:2]
     free = np.array([width - CROP_PX, height - CROP_PX])
-    anchors = np.concatenate([chip.labels.objects, chip.labels.texts])
+    objects = chip.labels.objects
+    kinds = [objects[objects[:, CLASS] == cls] for cls in np.unique(objects[:, CLASS])]
+    kinds += [chip.labels.texts] if len(chip.labels.texts) else []
     corner = rng.integers(0, free + 1)
-    if len(anchors) and rng.random() < 0.5:
+    if kinds and rng.random() < 0.5:
+        # A kind first, then one of it: a plot holds a hundred batteries for three turbines.
+        anchors = kinds[int(rng.integers(len(kinds)))]
         anchor = anchors[rng.integers(len(anchors)), [X, Y]]
         corner = np.clip(anchor - rng.integers(0, CROP_PX, 2), 0, free).astype(int)
     return int(corner[0]), int(corner[1])

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ class FitRecipe:
 
     seed: int
     batch: int = 8
+    peak_rate: float = PEAK_RATE
+    """Highest learning rate of the schedule."""
     steps: int | None = None
+    start: str = ""
+    """Checksum of the weights that training starts from; empty: from random ones."""
     minutes: float | None = None
     """Time for training itself, over all resumed parts; the learning rate follows the share of it that has passed."""
 
@@ -71,17 +75,23 @@ def fit(
     precision: torch.dtype = torch.float32,
     progress: Callable[[FitReport], None] | None = None,
     checkpoint_every_s: float = 120.0,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[DetectorNet, int]:
-    """Train, or go on from `checkpoint`; returns the network with averaged weights and the number of steps made.
+    """Train from `start` or from random weights, or go on from `checkpoint`.
+
+    Returns the network with averaged weights and the number of steps made.
 
     A checkpoint of another recipe is refused with `InputError`.
     """
     if device == "cpu":
         keep_large_buffers()
     torch.manual_seed(recipe.seed)
-    net = DetectorNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = DetectorNet()
+    if start is not None:
+        net.load_state_dict({name: tensor.float() for name, tensor in start.items()})
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net).requires_grad_(False)
-    optimiser = torch.optim.AdamW(_decayed(net), lr=PEAK_RATE)
+    optimiser = torch.optim.AdamW(_decayed(net), lr=recipe.peak_rate)
     step, spent_s = _resume(checkpoint, recipe, net, average, optimiser)
 
     sums: dict[str, float] = defaultdict(float)
@@ -92,7 +102,7 @@ def fit(
         while (fraction := _fraction(recipe, step, spent_s)) < 1:
             images, targets = next(batches)
             for group in optimiser.param_groups:
-                group["lr"] = PEAK_RATE * _rate(fraction)
+                group["lr"] = recipe.peak_rate * _rate(fraction)
             losses = _losses(net, images.to(device), {k: v.to(device) for k, v in targets.items()}, precision)
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
@@ -207,7 +217,8 @@ def make_batch(
     chips: Sequence[PooledChip], backgrounds: Sequence[np.ndarray], recipe: FitRecipe, step: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Images uint8 (batch, CROP_PX, CROP_PX, 3) and stacked targets of one step."""
-    rng = np.random.default_rng([recipe.seed, step])
+    # A run that starts from weights must not see the very crops again that those were trained on.
+    rng = np.random.default_rng([recipe.seed, step, *bytes.fromhex(recipe.start)[:4]])
     images, targets = [], []
     for _ in range(recipe.batch):
         image, labels = draw_crop(rng, chips, backgrounds)

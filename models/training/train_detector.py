@@ -16,7 +16,7 @@ from models.training.chip_pool import PoolRecipe, read_background, read_chip, re
 from models.training.crops import CROP_PX
 from models.training.evaluation import evaluate
 from models.training.fitting import PEAK_RATE, FitRecipe, FitReport, fit
-from models.weights_file import save_weights
+from models.weights_file import load_weights, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ def train_detector(
     steps: int | None = None,
     batch: int = 8,
     seed: int = 1,
+    start: Path | None = None,
+    peak_rate: float = PEAK_RATE,
     backgrounds: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -51,10 +53,11 @@ def train_detector(
 ) -> WeightsCard:
     """Train a detector and write its weights, with card, to `output`.
 
-    `backgrounds` is a folder of real images without equipment at 0.3 m (256 px or more); a fifth of them is held out to
-    measure false positives. `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was
-    stopped. One of `minutes` (of training proper) and `steps` is given. Raises `InputError` for a working folder of
-    another recipe and `DeviceError`.
+    `start` is a weights file to train on from, with `peak_rate` as the highest learning rate. `backgrounds` is a folder
+    of real images without equipment at 0.3 m (256 px or more); a fifth of them is held out to measure false positives.
+    `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
+    training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
+    and `DeviceError`.
     """
     if (minutes is None) == (steps is None):
         raise ValueError("train_detector() needs either minutes or steps")
@@ -72,7 +75,15 @@ def train_detector(
         workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
     )
 
-    recipe = FitRecipe(seed=seed, batch=batch, steps=steps, minutes=minutes)
+    first, first_card = (None, None) if start is None else load_weights(start)
+    recipe = FitRecipe(
+        seed=seed,
+        batch=batch,
+        peak_rate=peak_rate,
+        start="" if first_card is None else first_card["sha256"],
+        steps=steps,
+        minutes=minutes,
+    )
     net, made = fit(
         [read_chip(path) for path in train_paths],
         [read_background(path, CROP_PX) for path in shown],
@@ -81,6 +92,7 @@ def train_detector(
         place,
         arithmetic,
         lambda state: report(Progress("training", state.fraction, _describe(state))),
+        start=first,
     )
     tensors = released(net)
     report(Progress("evaluating", 0.0, f"{validation_chips} rendered chips, {len(held_out)} real backgrounds"))
@@ -91,12 +103,12 @@ def train_detector(
         "chip_px": CHIP_PX,
         "crop_px": CROP_PX,
         "crops_seen": made * batch,
-        "peak_learning_rate": PEAK_RATE,
         "steps_made": made,
         "precision": str(arithmetic).removeprefix("torch."),
         "backgrounds": len(shown),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only",
         **asdict(recipe),
+        "start_recipe": None if first_card is None else first_card["recipe"],
     }
     card = {
         "recipe": made_of,
@@ -161,6 +173,8 @@ def main() -> None:
     length.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="weights file to train on from")
+    parser.add_argument("--peak-rate", type=float, default=PEAK_RATE)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
