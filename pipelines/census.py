@@ -158,7 +158,7 @@ def take_census(
     """Count every class on the site and in its zones.
 
     :param recall: validation counts by class, as in the detector's weights card; an equipment class without them is
-        not given, since its misses are unknown. Lettering without them is counted as found.
+        not given, since its misses are unknown. Lettering is counted as found.
     """
     frame = assign_zones(site, detections.frame)
     covered = area_m2(site.perimeter & detections.coverage) / area_m2(site.perimeter)
@@ -167,6 +167,8 @@ def take_census(
     alike = {
         cls: applicable(points, frame.loc[frame["class"] == cls, "probability"].to_numpy(float))
         for cls, points in recall.items()
+        # Words are read, not summed up: nobody asks how many more there may be.
+        if cls != LETTERING.name
     }
     not_given = _not_given(detections.not_given, alike, gsd_m, covered)
     measured = {cls: points for cls, points in alike.items() if cls not in not_given}
