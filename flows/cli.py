@@ -1,0 +1,336 @@
+"""The `overwatt` command line: a thin mirror of the flows and steps. What loads slowly is imported where it is used.
+
+Exit codes: 0 done, 1 a check failed, 2 the user's mistake in one sentence on stderr, 130 interrupted. With `--json`,
+stdout holds one JSON document, also when something goes wrong.
+"""
+
+import datetime
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows import prefect_env
+from pipelines.errors import InputError, SiteError
+
+PLAIN_WIDTH = 110
+"""Columns of a table that goes to a file or a pipe."""
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+app = typer.Typer(
+    help="Count cooling and power equipment of AI datacenters in dated overhead imagery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+sites_app = typer.Typer(help="List the sites, or add one.")
+app.add_typer(sites_app, name="sites")
+
+SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of a site file.")]
+Source = Annotated[
+    str | None, typer.Option(help="sample, local:PATH or stac:PATH_OR_URL [default: OVERWATT_SOURCE, else sample]")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Archive = Annotated[Path | None, typer.Option(help="Output folder [default: OVERWATT_ARCHIVE, else archive]")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log on stderr.")]
+Day = Annotated[datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for steps in ("pipelines", "models"):
+        logging.getLogger(steps).addHandler(_Warnings(logging.WARNING))
+    as_json = "--json" in arguments
+    try:
+        code = app(arguments, prog_name="overwatt", standalone_mode=False) or 0
+    except InputError as error:
+        return _refuse(str(error), as_json)
+    except typer.TyperException as error:
+        return _refuse(error.format_message(), as_json)
+    if code == INTERRUPTED:
+        print("overwatt: interrupted", file=sys.stderr)  # noqa: T201
+    return int(code)
+
+
+@app.callback(invoke_without_command=True)
+def overwatt(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options that stand before every command."""
+    if show_version:
+        typer.echo(f"overwatt {version('overwatt')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@sites_app.callback(invoke_without_command=True)
+def sites(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the sites, or add one."""
+    if context.invoked_subcommand is not None:
+        return
+    from flows.report import sites_table
+    from pipelines.settings import Settings
+    from pipelines.sites import load_sites
+
+    found = load_sites(Settings().aoi)
+    _result(as_json, {"sites": [_site_record(site) for site in found]}, lambda: sites_table(found))
+
+
+@sites_app.command("new")
+def new(
+    site: Annotated[str, typer.Argument(metavar="ID", help="Lower-case letters, digits, - and _.")],
+    raster: Annotated[Path | None, typer.Option(help="Take the footprint of this image as the perimeter.")] = None,
+    bounds: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="Take this box, in degrees, as the perimeter."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
+    operator: Annotated[str, typer.Option(help="Who runs it.")] = "unknown",
+    as_json: AsJson = False,
+) -> None:
+    """Add a site file with a perimeter; draw its zones in QGIS afterwards."""
+    from pipelines.settings import Settings
+    from pipelines.sites import new_site
+
+    if (raster is None) == (bounds is None):
+        raise SiteError("a new site needs its perimeter from either --raster FILE or --bounds W S E N")
+    if raster is not None:
+        from pipelines.scenes.georeference import footprint, open_raster
+
+        with open_raster(raster) as dataset:
+            area: Any = footprint(dataset)
+        source = f"footprint of {raster.name}"
+    else:
+        area, source = bounds, "bounds given on the command line"
+    made = new_site(site, area, Settings().aoi, source=source, name=name, operator=operator)
+    _result(as_json, _site_record(made), lambda: f"{made.path} written; next: overwatt run {made.id}")
+
+
+@app.command()
+def scenes(site: SiteId, source: Source = None, as_json: AsJson = False) -> None:
+    """List the scenes that an imagery source holds of a site."""
+    from flows.report import scenes_table
+    from pipelines.documents import to_json
+    from pipelines.scenes import open_source
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+
+    settings = Settings()
+    imagery = open_source(source or settings.source, cache=settings.cache)
+    found = imagery.search(load_site(site, settings.aoi))
+    shown = ("id", "source", "acquired", "acquired_from", "gsd_m", "rendered", "licence", "attribution", "href")
+    records = [{field: to_json(getattr(scene, field)) for field in shown} for scene in found]
+    problems = [{"href": problem.href, "reason": problem.reason} for problem in imagery.problems]
+    _result(as_json, {"scenes": records, "passed_over": problems}, lambda: scenes_table(found))
+
+
+@app.command()
+def run(
+    site: SiteId,
+    date: Day = None,
+    source: Source = None,
+    scene: Annotated[
+        Path | None, typer.Option(help="One georeferenced image; --date then says when it was acquired.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of a local image that does not state its own.")] = None,
+    device: Device = "auto",
+    archive: Archive = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Count a site once: on a date, in one image, or in every scene that the archive does not hold yet."""
+    if scene and source:
+        raise typer.BadParameter("give either --scene FILE or --source, not both")
+    from flows.report import progress_bar, run_report
+    from pipelines.scenes import open_source
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+
+    # A slip of the pen is answered now, not after Prefect has started.
+    settings = Settings()
+    load_site(site, settings.aoi)
+    open_source(f"local:{scene}" if scene else source or settings.source, cache=settings.cache)
+    with progress_bar(Console(stderr=True), "starting"):
+        _prefect(verbose)
+        from flows.monitor import monitor
+
+        runs = monitor(
+            site,
+            date=date.date() if date else None,
+            source=source,
+            scene=scene,
+            licence=licence,
+            device=device,
+            archive=archive,
+        )
+    nothing = f"nothing new of {site}; 'overwatt scenes {site}' lists what there is, --date counts a day again"
+    _result(as_json, {"runs": [one.as_record() for one in runs]}, lambda: [run_report(one) for one in runs] or nothing)
+
+
+@app.command()
+def demo(device: Device = "auto", archive: Archive = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Count the embedded rendered scenes and compare with what was rendered; exit code 1 where they differ."""
+    from flows.report import progress_bar
+
+    with progress_bar(Console(stderr=True), "starting"):
+        _prefect(verbose)
+        from flows.demo import demo_table, faults_of, run_demo
+
+        shots = run_demo(device, archive)
+    faults = faults_of(shots)
+    _result(as_json, {"scenes": [shot.as_record() for shot in shots], "faults": faults}, lambda: demo_table(shots))
+    for fault in faults:
+        print(f"overwatt: {fault}", file=sys.stderr)  # noqa: T201
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help="When to look for new imagery of every site, UTC.")] = "0 6 * * 1",
+    port: Annotated[int, typer.Option(help="Port of the Prefect server, on this machine only.")] = 4200,
+) -> None:
+    """Run the schedule on this machine until stopped; starts a Prefect server unless PREFECT_API_URL names one."""
+    from flows.serving import serve as serve_forever
+
+    serve_forever(cron, port)
+
+
+@app.command()
+def train(
+    output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,
+    workdir: Annotated[Path, typer.Option(help="Chips and checkpoint; the same command goes on from it.")] = Path(
+        "training"
+    ),
+    minutes: Annotated[float, typer.Option(help="Time for training proper.")] = 120.0,
+    chips: Annotated[int, typer.Option(help="Rendered chips to train on.")] = 2600,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of real 0.3 m images without equipment.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Train on from these weights instead of from nothing.")] = None,
+    seed: int = 1,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train the detector on rendered chips, measure it, and write its weights."""
+    from flows import progress
+    from flows.report import progress_bar
+    from models.training.train_detector import Progress, train_detector
+    from pipelines.settings import Settings
+
+    output = output or Settings().weights
+
+    def report(state: Progress) -> None:
+        progress.report(f"{state.stage}: {state.message}", round(1000 * state.fraction), 1000)
+
+    with progress_bar(Console(stderr=True), "starting"):
+        card = train_detector(
+            output,
+            workdir=workdir,
+            chips=chips,
+            minutes=minutes,
+            backgrounds=backgrounds,
+            start=start,
+            seed=seed,
+            device=device,
+            progress=report,
+        )
+    result = {"weights": str(output), "metrics": dict(card.metrics)}
+    _result(as_json, result, lambda: f"{output} written; measured:\n{json.dumps(result['metrics'], indent=1)}")
+
+
+@app.command("train-reader")
+def train_reader(
+    output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,
+    minutes: Annotated[float, typer.Option(help="Time for training proper.")] = 12.0,
+    seed: int = 0,
+) -> None:
+    """Train the lettering reader on rendered words, measure it, and write its weights."""
+    import subprocess
+
+    from pipelines.settings import Settings
+
+    where = str(output or Settings().reader_weights)
+    module = [sys.executable, "-m", "models.training.train_reader"]
+    code = subprocess.call([*module, "--output", where, "--minutes", str(minutes), "--seed", str(seed)])
+    raise typer.Exit(code)
+
+
+@app.command("render-sample")
+def render_sample(
+    folder: Annotated[Path | None, typer.Option(help="Folder to write [default: data/scenes]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render the embedded sample scenes anew, with their STAC catalog."""
+    from flows import progress
+    from flows.report import progress_bar
+    from pipelines.sample import render_sample as render
+    from pipelines.settings import SAMPLE_CATALOG, Settings
+
+    with progress_bar(Console(stderr=True), "starting"):
+        catalog = render(
+            folder or SAMPLE_CATALOG.parent,
+            Settings().aoi,
+            lambda done, total: progress.report("rendering scenes", done, total),
+        )
+    _result(as_json, {"catalog": str(catalog), "rendered": True}, lambda: f"{catalog} written (rendered scenes)")
+
+
+class _Warnings(logging.Handler):
+    """What a step warns of (an image passed over, a GSD corrected) is for the user, whatever Prefect's log does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"overwatt: {record.getMessage()}", file=sys.stderr)  # noqa: T201
+
+
+def _prefect(verbose: bool) -> None:
+    if not verbose:
+        prefect_env.quiet_terminal()
+    prefect_env.require_server()
+
+
+def _result(as_json: bool, document: object, show: Any) -> None:
+    """Print a result for a program or for a person."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    shown = show()
+    # Where rich cannot ask a terminal it takes 80 columns, too few for a table with sources.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if known else PLAIN_WIDTH)
+    for part in shown if isinstance(shown, list) else [shown]:
+        console.print(part)
+
+
+def _site_record(site: Any) -> dict[str, Any]:
+    from pipelines.documents import to_json
+
+    fields = ("id", "name", "operator", "address", "campus", "perimeter_source", "perimeter_quality", "accelerator")
+    zones = [{name: getattr(zone, name) for name in ("id", "kind", "quality", "source")} for zone in site.zones]
+    lists = {name: [asdict(entry) for entry in getattr(site, name)] for name in ("known_dates", "supplies")}
+    record: dict[str, Any] = to_json({name: getattr(site, name) for name in fields} | {"zones": zones} | lists)
+    return record | {"path": str(site.path)}
+
+
+def _refuse(sentence: str, as_json: bool) -> int:
+    sentence = " ".join(sentence.split())
+    print(f"overwatt: {sentence}", file=sys.stderr)  # noqa: T201
+    if as_json:
+        typer.echo(json.dumps({"error": sentence}, ensure_ascii=False))
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

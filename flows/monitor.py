@@ -1,0 +1,207 @@
+"""The flows: `monitor` counts one site, `monitor_all` every site; the steps they arrange live in `pipelines`."""
+
+import dataclasses
+import datetime
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prefect import flow, get_run_logger, tags, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+from rasterio.errors import RasterioError
+
+from flows import progress
+from flows.artifacts import DetectionProgress, show_run
+from flows.prefect_env import TAG
+from flows.summary import RunSummary, summarise
+from pipelines.capacity import estimate
+from pipelines.census import assign_zones, take_census
+from pipelines.errors import InputError, NoSceneError, SceneError, SiteError, SourceError
+from pipelines.publishing import publish_run
+from pipelines.scenes.sources import open_source
+from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
+from pipelines.settings import Settings
+from pipelines.sites import Site, load_site
+
+# What loads torch is imported where it is used: to deploy, to serve and to find nothing new need none of it.
+if TYPE_CHECKING:
+    from models.detector.detector import Detector
+    from models.reader.reader import Reader
+
+SOURCE_RETRY_DELAYS_S = [2.0, 10.0]
+"""HTTP is retried within a step as well; this bridges a source that restarts."""
+
+
+@flow(name="monitor", flow_run_name="{site}")
+def monitor(
+    site: str,
+    date: datetime.date | None = None,
+    source: str | None = None,
+    scene: Path | None = None,
+    licence: str | None = None,
+    since: datetime.date | None = None,
+    device: str = "auto",
+    archive: Path | None = None,
+) -> list[RunSummary]:
+    """Count the equipment of one site and publish what was found.
+
+    Args:
+        site: Site id, or the path of a site file.
+        date: Day of acquisition. Empty: every scene that the archive does not hold for the present weights.
+        source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
+        scene: One raster file instead of a source; `date` then says when it was acquired if the file does not.
+        licence: Licence of local imagery, where it does not say.
+        since: With no date: look no further back than this day.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
+    """
+    settings = Settings()
+    place = load_site(site, settings.aoi)
+    archive = archive or settings.archive
+    imagery = open_source(
+        f"local:{scene}" if scene else source or settings.source,
+        cache=settings.cache,
+        acquired=date if scene else None,
+        licence=licence,
+    )
+    progress.report(f"{place.name}: looking for scenes", 0, 0)
+    scenes = find_scenes(imagery, place, date or since, date, wanted=bool(date or scene))
+    if not (date or scene):
+        scenes = [one for one in scenes if not is_counted(archive, place, one, device)]
+        get_run_logger().info("%d new scenes of %s in %s", len(scenes), place.id, imagery.name)
+    if scenes:
+        instruments(
+            device
+        )  # a wrong device or missing weights are no scene's fault, and are said before any is fetched
+    runs: list[RunSummary] = []
+    faults: list[str] = []
+    for one in scenes:
+        progress.report(f"{place.name}, {one.acquired:%Y-%m-%d}: fetching", 0, 0)
+        try:
+            runs.append(count_equipment(place, fetch_scene(imagery, one, place), device, archive))
+        except InputError as fault:
+            if len(scenes) == 1:
+                raise
+            faults.append(f"{one.id}: {fault}")
+        else:
+            show_run(runs[-1])
+    if faults:
+        raise SceneError(f"{len(faults)} of {len(scenes)} scenes could not be counted: {'; '.join(faults)}")
+    return runs
+
+
+@flow(name="monitor-all")
+def monitor_all(
+    source: str | None = None,
+    since: datetime.date | None = None,
+    device: str = "auto",
+    archive: Path | None = None,
+) -> list[RunSummary] | State[Any]:
+    """Look for new imagery of every site; a site that fails does not stop the others, but the run ends Failed.
+
+    Args:
+        source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
+        since: Look no further back than this day.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
+    """
+    folder = Settings().aoi
+    sites = sorted(path.stem for path in folder.glob("*.geojson"))
+    if not sites:
+        raise SiteError(f"{folder} holds no site file; set OVERWATT_AOI to a folder that does")
+    runs: list[RunSummary] = []
+    failed: list[str] = []
+    for site in sites:
+        with tags(TAG):
+            state = monitor(site, source=source, since=since, device=device, archive=archive, return_state=True)
+        if state.is_completed():
+            runs += state.result()
+        else:
+            failed.append(f"{site} ({state.message})")
+    if failed:
+        return Failed(message=f"{len(failed)} of {len(sites)} sites failed: {'; '.join(failed)}")
+    return runs
+
+
+def source_may_answer_yet(_task: object, _run: object, state: State[Any]) -> bool:
+    """Retry what a network did, never what a user did: the same mistake fails the same way again."""
+    fault = state.result(raise_on_failure=False)
+    if not isinstance(fault, SourceError):
+        return False
+    if isinstance(fault.__cause__, httpx.HTTPStatusError):
+        status = fault.__cause__.response.status_code
+        return status >= 500 or status == httpx.codes.TOO_MANY_REQUESTS
+    return isinstance(fault.__cause__, httpx.TransportError | RasterioError)
+
+
+# Scenes are cached by checksum on disk and runs in the archive, so Prefect need not hash or store anything of them.
+@task(
+    name="find scenes",
+    retries=len(SOURCE_RETRY_DELAYS_S),
+    retry_delay_seconds=SOURCE_RETRY_DELAYS_S,
+    retry_condition_fn=source_may_answer_yet,
+    cache_policy=NO_CACHE,
+)
+def find_scenes(
+    imagery: ImagerySource, site: Site, start: datetime.date | None, end: datetime.date | None, *, wanted: bool
+) -> list[Scene]:
+    """Scenes of a site; where none is `wanted` in particular, to find none is not a fault."""
+    try:
+        return imagery.search(site, start, end)
+    except NoSceneError as none:
+        if wanted:
+            raise
+        get_run_logger().info("%s", none)
+        return []
+
+
+@task(
+    name="fetch scene",
+    task_run_name="fetch {scene.id}",
+    retries=len(SOURCE_RETRY_DELAYS_S),
+    retry_delay_seconds=SOURCE_RETRY_DELAYS_S,
+    retry_condition_fn=source_may_answer_yet,
+    cache_policy=NO_CACHE,
+)
+def fetch_scene(imagery: ImagerySource, scene: Scene, site: Site) -> FetchedScene:
+    """Bring a scene's pixels around the site to this machine; what travels on is their path."""
+    return imagery.fetch(scene, site.perimeter)
+
+
+@task(name="count equipment", task_run_name="count {site.id} on {fetched.scene.id}", cache_policy=NO_CACHE)
+def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Path) -> RunSummary:
+    """Detect, count, estimate, publish: one step, so that pixels and polygons never leave it but as files."""
+    from pipelines.detection import detect
+
+    detector, reader = instruments(device)
+    label = f"{site.name}, {fetched.scene.acquired:%Y-%m-%d}"
+    detections = detect(fetched, site.perimeter, detector, reader, progress=DetectionProgress(site.id, label))
+    detections = dataclasses.replace(detections, frame=assign_zones(site, detections.frame))
+    census = take_census(site, fetched.scene, detections, detector.card.recall)
+    implied = estimate(census, site)
+    folder = publish_run(archive, site, fetched, detections, census, implied)
+    return summarise(site, fetched, census, implied, folder)
+
+
+@lru_cache(maxsize=1)
+def instruments(device: str) -> tuple["Detector", "Reader"]:
+    """Load the detector and the lettering reader, once for all scenes of a process."""
+    from models.detector.detector import Detector
+    from models.reader.reader import Reader
+
+    settings = Settings()
+    device = settings.device if device == "auto" else device
+    return Detector.load(settings.weights, device), Reader.load(settings.reader_weights, device)
+
+
+def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:
+    """Whether the archive holds this scene as the present weights count it."""
+    census = archive / site.id / f"{scene.acquired:%Y-%m-%d}" / scene.id / "census.json"
+    if not census.is_file():
+        return False
+    detector, reader = instruments(device)
+    return bool(json.loads(census.read_text())["model_version"] == f"{detector.version}+{reader.version}")
