@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.monitor import monitor
-from flows.summary import FIGURES, RunSummary, class_label, figure, written
+from flows.summary import FIGURES, Count, RunSummary, class_label, figure, written
 from models.classes import OBJECT_CLASSES
 from pipelines.documents import to_json
 from pipelines.errors import SceneError
@@ -83,12 +83,20 @@ def faults_of(shots: Sequence[Shot]) -> list[str]:
         count = run.counts.get(CHILLER)
         if count is None:
             faults.append(f"{where}: chillers are not given ({run.not_given[CHILLER]})")
-        elif max(abs(n - rendered) for n in (count.detected, count.expected.p50)) > CHILLER_TOLERANCE * rendered:
+        elif max(abs(n - rendered) for n in _counted(count, rendered)) > CHILLER_TOLERANCE * rendered:
             median = figure(count.expected.p50)
             faults.append(f"{where}: {count.detected} chillers found, {median} expected, {rendered} rendered")
         if sorted(run.texts) != sorted(set(shot.rendered_texts)):
             faults.append(f"{where}: lettering {_words(run.texts)} read, {_words(shot.rendered_texts)} rendered")
     return faults
+
+
+def _counted(count: Count, rendered: int) -> tuple[float, ...]:
+    """Figures that must be near what was rendered; of nothing, only that nothing was detected.
+
+    Where there is nothing, the median of what may stand there is the sum of faint doubts, and the table shows it.
+    """
+    return (count.detected, count.expected.p50) if rendered else (count.detected,)
 
 
 def demo_table(shots: Sequence[Shot]) -> Table:

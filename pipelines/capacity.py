@@ -316,7 +316,8 @@ def _interval(draws: np.ndarray | None) -> Interval | None:
 
 def _is_load(cooling: np.ndarray, generation: np.ndarray | None, ledger: Ledger) -> bool:
     """A place with turbines and no cooling is a power plant, not a datacenter that runs nothing."""
-    plant = np.median(cooling) == 0 and generation is not None and np.median(generation) > 0
+    # A chance detection of one chiller must not turn a plant into a datacenter.
+    plant = Interval.of(cooling).p5 == 0 and generation is not None and Interval.of(generation).p5 > 0
     if plant:
         ledger.notes.append("IT power is not given: turbines and no cooling equipment, so the load is elsewhere")
     return not plant

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.classes import CLASSES
 
-MIN_PROBABILITY = 0.1
+MIN_PROBABILITY = 0.3
 """Detections below it are not kept, and a unit counts as found from it on: the census divides by that recall."""
 CERTAIN = 0.9
 """Mean probability of an image's detections of a class from which the detector counts as certain of them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.classes import CLASSES
+from models.detector.card import MIN_PROBABILITY
 from models.weights_file import load_weights
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -70,7 +71,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
             f"{_cell(fans if name == 'air_cooled_chiller' else None, 1)} |"
         )
     yield ""
-    yield "Units found at a probability of 0.1 or more, by native GSD; images whose finds were certain, then the others:"
+    yield f"Units found at a probability of {MIN_PROBABILITY} or more, by native GSD; images whose finds were certain, then the others:"
     yield ""
     yield "| class | certain | not certain |"
     yield "|---|---|---|"
@@ -122,7 +123,10 @@ def _cell(value: float | None, decimals: int = 3) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-REAL = "REAL_NUMBERS"
+REAL = (
+    "5 of 19 labelled objects at 0.3 m (9 of 25 tower fans), 3 of 11 at 0.15 m, 5 of 19 at 0.5 m, none of the three packaged "
+    "units at any of them, with 2 to 4 false detections in 0.06 to 0.09 km2"
+)
 """Measured on the labelled real images; see `models/training/LOG.md`."""
 
 
