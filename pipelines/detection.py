@@ -24,6 +24,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
 
+from models.calibration import calibrated
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
@@ -189,7 +190,7 @@ def _run(
             cells.append(LetteringCells.of_core(lettering[0], core.x0, core.y0, core.x1, core.y1, halo))
         if progress is not None:
             progress(done + 1, len(cores))
-    return _joined(found), LetteringCells.joined(cells), len(found)
+    return Peaks.joined(found) if found else None, LetteringCells.joined(cells), len(found)
 
 
 def _large_lettering(path: Path, grid: Grid, area: Polygon, detector: Detector) -> list[Region]:
@@ -230,8 +231,7 @@ def _read_ahead(path: Path, grid: Grid, cores: list[_Core], halo: int) -> Iterat
         # One reader thread: a GDAL dataset must not be read by two threads at once.
         with ThreadPoolExecutor(1) as pool:
             pending: list[tuple[_Core, Future[npt.NDArray[np.uint8]]]] = []
-            waiting = iter(cores)
-            for core in waiting:
+            for core in cores:
                 pending.append((core, pool.submit(read, core)))
                 if len(pending) > READ_AHEAD:
                     ready, future = pending.pop(0)
@@ -249,13 +249,6 @@ def _owned(peaks: Peaks, core: _Core, halo: int, stride: int) -> Peaks:
     kept.x_px[:] += np.float32(core.x0 - halo)
     kept.y_px[:] += np.float32(core.y0 - halo)
     return kept
-
-
-def _joined(parts: list[Peaks]) -> Peaks | None:
-    if not parts:
-        return None
-    names = Peaks.__dataclass_fields__
-    return Peaks(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _frame(peaks: Peaks | None, grid: Grid, detector: Detector, native_gsd_m: float) -> gpd.GeoDataFrame:
@@ -278,18 +271,13 @@ def _frame(peaks: Peaks | None, grid: Grid, detector: Detector, native_gsd_m: fl
             "length_m": peaks.length_px.astype(np.float64) * grid.gsd_m,
             "width_m": peaks.width_px.astype(np.float64) * grid.gsd_m,
             "heading_deg": heading_deg % 180.0,
-            "fan_count": pd.array(np.where(resolved, fans, 0), dtype="Int64").copy(),
+            "fan_count": pd.arrays.IntegerArray(fans, ~resolved),
             "text": None,
             "text_confidence": np.nan,
         },
         geometry=polygons,
         crs=grid.crs,
-    ).pipe(_without_fans, ~resolved)
-
-
-def _without_fans(frame: gpd.GeoDataFrame, rows: npt.NDArray[np.bool_]) -> gpd.GeoDataFrame:
-    frame.loc[rows, "fan_count"] = pd.NA
-    return frame
+    )
 
 
 def _empty(grid: Grid) -> gpd.GeoDataFrame:
@@ -317,13 +305,11 @@ def _read_lettering(
     """
     if not regions:
         return _empty(grid)
-    slope, shift = detector.card.calibration[LETTERING.name]
     words: list[Word] = []
     with rasterio.open(path) as dataset, _vrt(dataset, grid, 0) as vrt:
         for region in regions:
             reading, heading_deg = read_region(vrt, region, reader)
-            clipped = min(max(region.score, 1e-6), 1 - 1e-6)
-            alone = 1 / (1 + math.exp(-(slope * math.log(clipped / (1 - clipped)) + shift)))
+            alone = float(calibrated(region.score, detector.card.calibration[LETTERING.name]))
             confidence = reading.confidence if reading.text else 0.0
             words.append(Word(region, reading, heading_deg, 1 - (1 - alone) * (1 - confidence)))
     words = without_overlaps(words)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from models.calibration import calibrated
 from models.classes import OBJECT_CLASSES
 from models.detector.allocator import keep_large_buffers
 from models.detector.card import WeightsCard
@@ -103,14 +104,12 @@ class Detector:
             start += size
         if not pieces:
             raise ValueError("detect() needs at least one window")
-        return _concatenate(pieces), np.concatenate(lettering)
+        return Peaks.joined(pieces), np.concatenate(lettering)
 
     def probability(self, cls: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Calibrated probability, float64, of peaks of the given classes (index in OBJECT_CLASSES) and scores."""
         table = np.array([self.card.calibration[name] for name in OBJECT_CLASSES])
-        clipped = np.clip(np.asarray(score, dtype=np.float64), 1e-6, 1 - 1e-6)
-        slope, shift = table[cls, 0], table[cls, 1]
-        return np.asarray(1 / (1 + np.exp(-(slope * np.log(clipped / (1 - clipped)) + shift))))
+        return calibrated(score, (table[cls, 0], table[cls, 1]))
 
     def _forward(
         self, windows: np.ndarray, valid: np.ndarray | None, min_score: float
@@ -167,8 +166,3 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
         )
         return torch.bfloat16 if native else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
-def _concatenate(pieces: list[Peaks]) -> Peaks:
-    names = Peaks.__dataclass_fields__
-    return Peaks(**{name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names})

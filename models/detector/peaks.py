@@ -1,5 +1,6 @@
 """From the network's maps to peaks: found on the device, brought over in one transfer, thinned on the host."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -48,6 +49,13 @@ class Peaks:
     def __getitem__(self, rows: np.ndarray) -> "Peaks":
         """The given rows (an index or boolean array)."""
         return Peaks(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence["Peaks"]) -> "Peaks":
+        """One table of several, in their order; there must be at least one."""
+        return cls(
+            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        )
 
 
 def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float) -> tuple[torch.Tensor, torch.Tensor]:

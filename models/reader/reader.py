@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
+from models.calibration import calibrated
 from models.detector.detector import resolve_device
 from models.errors import WeightsError
 from models.reader.network import ReaderNet, batch, decode, encode
@@ -75,7 +75,7 @@ class Reader:
         calibration = self.card["calibration"]
         readings = []
         for text, score, flipped in transcribe(self._net, crops, self.device):
-            confidence = float(expit(calibration["a"] * _logit(score) + calibration["b"])) if text else 0.0
+            confidence = float(calibrated(np.exp(score), (calibration["a"], calibration["b"]))) if text else 0.0
             if confidence < self.card["threshold"]:
                 readings.append(Reading("", confidence, False))
             else:
@@ -104,12 +104,6 @@ def transcribe(net: ReaderNet, crops: Sequence[np.ndarray], device: str = "cpu")
             best = turned if flipped else place
             found[i] = (texts[best], float(text_score[best]), flipped)
     return [found[i] for i in range(len(crops))]
-
-
-def _logit(log_probability: float) -> float:
-    """Log-odds, with the probability kept a millionth away from 0 and 1 as in the fit of the calibration."""
-    p = float(np.clip(np.exp(log_probability), 1e-6, 1 - 1e-6))
-    return float(np.log(p / (1 - p)))
 
 
 def log_probability(scores: Tensor, steps: Tensor, texts: Sequence[str]) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from models.calibration import fit_calibration
 from models.reader.network import ReaderNet
 from models.reader.reader import Reader, transcribe
 from models.rendering.lettering import HELD_OUT_FACES, TRAINING_FACES, random_style, random_text
-from models.training.calibration import fit_calibration
 from models.training.painted_words import PaintedCrop, empty_crop, legible, painted_crop, painted_word
 
 HEIGHT_BINS_PX = ((6, 10), (10, 17), (17, 33), (33, 60))

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from models.calibration import calibrated, calibration_error, fit_calibration
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import Detector, Peaks
@@ -17,7 +18,6 @@ from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels,
 from models.detector.network import STRIDE
 from models.detector.peaks import LETTERING_POOL
 from models.detector.targets import fill_rectangle
-from models.training.calibration import calibrated, calibration_error, fit_calibration
 from models.training.chip_pool import PooledChip
 
 MIN_SCORE = 0.02

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.calibration import calibrated, calibration_error, fit_calibration
 from models.classes import CLASSES, OBJECT_CLASSES
 from models.detector.detector import Detector
 from models.detector.labels import HEADING, LENGTH, Labels, X, Y
@@ -18,7 +19,6 @@ from models.detector.network import DetectorNet, normalise
 from models.detector.peaks import Peaks
 from models.errors import InputError
 from models.rendering.objects import PlacedObject, PlacedText
-from models.training.calibration import calibrated, calibration_error, fit_calibration
 from models.training.chip_pool import PooledChip, PoolRecipe, render_pool, split_backgrounds
 from models.training.crops import CROP_PX, draw_crop, turn
 from models.training.evaluation import evaluate, match

@@ -1,6 +1,7 @@
 """Scores to probabilities: two numbers a class, fitted on detections that are known to be right or wrong."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 
 _PRIOR = 1.0
@@ -25,13 +26,13 @@ def fit_calibration(score: np.ndarray, hit: np.ndarray) -> tuple[float, float]:
     return float(found.x[0]), float(found.x[1])
 
 
-def calibrated(score: np.ndarray, parameters: tuple[float, float]) -> np.ndarray:
-    """Probability, float64, of scores in 0..1."""
-    a, b = parameters
+def calibrated(score: npt.ArrayLike, parameters: tuple[npt.ArrayLike, npt.ArrayLike]) -> np.ndarray:
+    """Probability, float64, of scores in 0..1; a and b are one pair for all or one for each score."""
+    a, b = np.asarray(parameters[0]), np.asarray(parameters[1])
     return np.asarray(1 / (1 + np.exp(-(a * to_logit(score) + b))))
 
 
-def to_logit(score: np.ndarray) -> np.ndarray:
+def to_logit(score: npt.ArrayLike) -> np.ndarray:
     """log(s / (1 - s)) with s kept a millionth away from 0 and 1, which float32 scores reach."""
     clipped = np.clip(np.asarray(score, dtype=np.float64), 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clipped / (1 - clipped)))
