@@ -14,7 +14,7 @@ from models.classes import OBJECT_CLASSES
 from models.detector.allocator import keep_large_buffers
 from models.detector.card import WeightsCard
 from models.detector.network import LATTICE_PX, STRIDE, DetectorNet, fold_normalisation, normalise
-from models.detector.peaks import MAX_INNER_PX, MAX_OFFSET_CELLS, Peaks, decode, pick_peaks
+from models.detector.peaks import Peaks, decode, pick_peaks
 from models.errors import DeviceError, WeightsError
 from models.weights_file import load_weights
 
@@ -49,10 +49,13 @@ class Detector:
 
     def __post_init__(self) -> None:
         """Halo from the layers as they are."""
-        # Beyond the reach of a cell: one cell to compare the peak with, the decoded offset, and thinning.
-        beyond = self.net.reach_px + STRIDE + MAX_OFFSET_CELLS * STRIDE + MAX_INNER_PX
-        self.halo_px = math.ceil(beyond / LATTICE_PX) * LATTICE_PX
-        self.net = fold_normalisation(self.net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Beyond the reach of a cell: the cells that a peak is compared with.
+        self.halo_px = math.ceil((self.net.reach_px + STRIDE) / LATTICE_PX) * LATTICE_PX
+        net = fold_normalisation(self.net)
+        bias = net.maps.bias.detach().float()
+        net = net.to(self.device, self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.maps.bias = torch.nn.Parameter(bias.to(self.device), requires_grad=False)
+        self.net = net
         self._batch_px = 1 << 62 if self.device.startswith("cuda") else _CPU_BATCH_PX
 
     @classmethod
@@ -122,14 +125,8 @@ class Detector:
             seen = torch.ones(images.shape[:3], dtype=torch.bool, device=self.device) if seen is None else seen
             images = functional.pad(images, (0, 0, 0, right, 0, below))
             seen = functional.pad(seen, (0, right, 0, below))
-        kind = images.device.type
-        with (
-            torch.inference_mode(),
-            torch.autocast(kind, dtype=self.precision, enabled=self.precision != torch.float32),
-        ):
-            maps = self.net(normalise(images, seen)).float()
         with torch.inference_mode():
-            table, lettering = pick_peaks(maps, seen, min_score)
+            table, lettering = pick_peaks(self.net(normalise(images, seen, self.precision)), seen, min_score)
             lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
             # One transfer: the two results travel as one run of bytes.
             whole = torch.cat([table.view(torch.uint8).reshape(-1), lettering.view(torch.uint8).reshape(-1)]).cpu()

@@ -1,5 +1,6 @@
-"""From the network's maps to peaks: found on the device, brought over in one transfer, thinned on the host."""
+"""From the network's maps to peaks: found on the device, brought over in one transfer, thinned once for a scene."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -11,23 +12,25 @@ from torch.nn import functional
 from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, STRIDE
 
 MAX_OFFSET_CELLS = 2.0
-"""Farthest a centre is decoded from the cell of its peak; what the halo has to cover."""
+"""Farthest a centre is decoded from the cell of its peak."""
 INNER = 0.3
 """Two units of a class cannot stand with one's centre within 30% of the other's size: no solid bodies can."""
 MAX_INNER_PX = 24.0
-"""Limit of that distance, for the halo's sake: 30% of the longest package (80 px)."""
+"""Limit of that distance: 30% of the longest package (80 px)."""
+_NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 LETTERING_POOL = 2
 """Cells of the lettering map that become one: H / 4 x W / 4 for a stride of 2."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Objects found, one row each, in pixels of their window; ordered by window, class, y, x."""
+    """Objects found, one row each, in pixels of their window; ordered by window, class, cell_y, cell_x."""
 
     window: np.ndarray
     """int64 (N,), index of the window in the batch."""
     x_px: np.ndarray
     y_px: np.ndarray
+    """float64: a county is wider than float32 resolves to a hundredth of a pixel."""
     length_px: np.ndarray
     width_px: np.ndarray
     heading_deg: np.ndarray
@@ -61,22 +64,25 @@ class Peaks:
 def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Candidate table and pooled lettering map of float32 maps (N, CHANNELS, h, w), both still on the device.
 
+    `min_score` lies between 0 and 1, `valid` is (N, H, W) with H and W multiples of LATTICE_PX.
+
     The table is float32 (n, 4 + 8): window, class, row, column, then score, x, y, length, width, cos 2t, sin 2t, fans.
     A cell is a candidate when its score is at least `min_score` and no neighbour's is higher; of equal neighbours the
-    first in reading order stays. There is no limit on their number. Centres on invalid pixels (`valid` (N, H, W)) are
-    left out, and lettering there is zero.
+    first in reading order stays. There is no limit on their number. Centres on invalid pixels are left out, and lettering there is zero.
     """
     logits = maps[:, HEAT]
-    # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17.
-    highest = functional.max_pool2d(logits, 3, stride=1, padding=1)
-    score = logits.sigmoid()
-    window, cls, row, column = torch.nonzero((logits == highest) & (score >= min_score), as_tuple=True)
-    padded = functional.pad(logits, (1, 1, 1, 1), value=-torch.inf)
+    # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17. Few cells are high enough,
+    # so neighbours are looked up for these alone.
+    window, cls, row, column = torch.nonzero(logits >= math.log(min_score / (1 - min_score)), as_tuple=True)
     value = logits[window, cls, row, column]
-    first = torch.ones_like(value, dtype=torch.bool)
-    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
-        first &= padded[window, cls, row + 1 + dy, column + 1 + dx] != value
-    window, cls, row, column = window[first], cls[first], row[first], column[first]
+    peak = torch.ones_like(value, dtype=torch.bool)
+    for dy, dx in _NEIGHBOURS:
+        y, x = row + dy, column + dx
+        inside = (y >= 0) & (y < logits.shape[2]) & (x >= 0) & (x < logits.shape[3])
+        other = logits[window, cls, y.clamp(0, logits.shape[2] - 1), x.clamp(0, logits.shape[3] - 1)]
+        before = (dy, dx) < (0, 0)
+        peak &= ~inside | (other < value if before else other <= value)
+    window, cls, row, column, value = window[peak], cls[peak], row[peak], column[peak], value[peak]
 
     box = maps[window, :, row, column]
     offset = box[:, OFFSET].clamp(-MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)
@@ -90,7 +96,7 @@ def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float)
             cls.float(),
             row.float(),
             column.float(),
-            score[window, cls, row, column],
+            value.sigmoid(),
             x,
             y,
             size.amax(1),
@@ -101,25 +107,25 @@ def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float)
         ],
         dim=1,
     )
-    lettering = maps[:, LETTERING].sigmoid()
+    lettering = maps[:, LETTERING]
     if valid is not None:
         height, width = valid.shape[1:]
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         at_y, at_x = y.long().clamp(0, height - 1), x.long().clamp(0, width - 1)
         table = table[inside & valid[window, at_y, at_x]]
-        seen = functional.max_pool2d(valid.unsqueeze(1).float(), STRIDE)
-        lettering = lettering * seen
-    return table, functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).half()
+        seen = valid.view(len(valid), 1, height // STRIDE, STRIDE, width // STRIDE, STRIDE).any(dim=5).any(dim=3)
+        lettering = lettering.masked_fill(~seen, -torch.inf)
+    return table, functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).sigmoid().half()
 
 
 def decode(table: np.ndarray, first_window: int) -> Peaks:
-    """Peaks of a candidate table (see `pick_peaks`), thinned, in order; windows are numbered from `first_window`."""
+    """Peaks of a candidate table (see `pick_peaks`), in order; windows are numbered from `first_window`."""
     table = table[np.lexsort((table[:, 3], table[:, 2], table[:, 1], table[:, 0]))]
     heading = np.rad2deg(np.arctan2(table[:, 10], table[:, 9])) / 2 % 180
-    peaks = Peaks(
+    return Peaks(
         window=table[:, 0].astype(np.int64) + first_window,
-        x_px=table[:, 5],
-        y_px=table[:, 6],
+        x_px=table[:, 5].astype(np.float64),
+        y_px=table[:, 6].astype(np.float64),
         length_px=table[:, 7],
         width_px=table[:, 8],
         # The remainder of a tiny negative float32 rounds up to 180 itself.
@@ -130,15 +136,22 @@ def decode(table: np.ndarray, first_window: int) -> Peaks:
         cell_x=table[:, 3].astype(np.int64),
         cell_y=table[:, 2].astype(np.int64),
     )
-    peaks = peaks[~_inside_stronger(peaks)]
-    return peaks[np.lexsort((peaks.x_px, peaks.y_px, peaks.cls, peaks.window))]
+
+
+def thinned(peaks: Peaks) -> Peaks:
+    """The peaks that do not lie deep inside a stronger one of their class and window.
+
+    Of a scene read in windows it is called once, on the peaks of all of them in the scene's pixels: which window showed
+    a peak then has no say in it, and the windows' halo need not cover it.
+    """
+    return peaks[~_inside_stronger(peaks)]
 
 
 def _inside_stronger(peaks: Peaks) -> np.ndarray:
     """True for peaks whose centre lies deep inside the box of a stronger peak of their class.
 
     The stronger one counts whether or not it is itself thinned out, so that the answer depends on what lies within
-    MAX_INNER_PX only and is the same in every window.
+    MAX_INNER_PX only. Of equals the one that stands first stays.
     """
     dropped = np.zeros(len(peaks), dtype=bool)
     if len(peaks) < 2:

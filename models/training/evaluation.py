@@ -16,7 +16,7 @@ from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import Detector, Peaks
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.detector.network import STRIDE
-from models.detector.peaks import LETTERING_POOL
+from models.detector.peaks import LETTERING_POOL, thinned
 from models.detector.targets import fill_rectangle
 from models.training.chip_pool import PooledChip
 
@@ -112,6 +112,7 @@ def judge(detector: Detector, images: Sequence[np.ndarray], labels: Sequence[Lab
     rows: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in CLASSES}
     for start in range(0, len(images), _BATCH):
         peaks, lettering = detector.detect(np.stack(images[start : start + _BATCH]), None, MIN_SCORE)
+        peaks = thinned(peaks)
         for offset in range(len(lettering)):
             number = start + offset
             shape = images[number].shape[:2]

@@ -9,7 +9,17 @@ import torch
 
 from models.classes import CLASSES, OBJECT_CLASSES
 from models.detector.detector import Detector, WeightsCard, resolve_device, resolve_precision
-from models.detector.network import HEAT, LATTICE_PX, OFFSET, SIZE, STRIDE, DetectorNet, fold_normalisation, normalise
+from models.detector.network import (
+    CHANNELS,
+    HEAT,
+    LATTICE_PX,
+    OFFSET,
+    SIZE,
+    STRIDE,
+    DetectorNet,
+    fold_normalisation,
+    normalise,
+)
 from models.detector.peaks import Peaks
 from models.errors import DeviceError, WeightsError
 from models.weights_file import save_weights
@@ -25,9 +35,10 @@ def lively_net(seed: int = 0) -> DetectorNet:
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.8, 1.2)
             module.bias.data.normal_(0, 0.1)
-    net.maps.weight.data[HEAT] *= 12
-    net.maps.weight.data[SIZE] *= 0.3  # boxes of some 15 px, so that thinning has work
-    net.maps.weight.data[OFFSET] *= 4
+    kernels = net.maps.weight.data.view(-1, CHANNELS, net.maps.weight.shape[1])  # by sub-cell
+    kernels[:, HEAT] *= 12
+    kernels[:, SIZE] *= 0.3  # boxes of some 15 px, so that thinning has work
+    kernels[:, OFFSET] *= 4
     return net.eval()
 
 
@@ -141,7 +152,7 @@ def test_sizes_off_the_lattice_are_served(detector: Detector) -> None:
 def test_order_is_window_class_row(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = np.stack([picture(96, 96, seed) for seed in range(3)])
     together, words = detector.detect(windows, min_score=0.02)
-    keys = list(zip(together.window, together.cls, together.y_px, strict=True))
+    keys = list(zip(together.window, together.cls, together.cell_y, together.cell_x, strict=True))
     assert keys == sorted(keys)
     monkeypatch.setattr(detector, "_batch_px", 96 * 96)
     one_by_one, words_one_by_one = detector.detect(windows, min_score=0.02)
