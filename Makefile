@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo test check format train pins clean help
+.PHONY: demo test check format train bench pins clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,13 @@ format: $(STAMP)  ## rewrite the code in the house format
 train: $(STAMP)  ## train the detector and the lettering reader from scratch
 	$(BIN)/overwatt train
 	$(BIN)/overwatt train-reader
+
+# The peers have an environment of their own: their pins are not ours. Half an hour, and 12 GB of disk for the largest
+# scene; BENCH="--only speed" for a part of it.
+bench: $(STAMP)  ## measure against SAHI, DeepForest and TorchGeo on this machine: speed, memory, counts at seams
+	@test -x .bench/peers/bin/python || $(PYTHON) -m venv .bench/peers
+	$(BIN)/python -m uv pip install --quiet --python .bench/peers/bin/python --requirement tests/benchmark/requirements.txt
+	$(BIN)/python tests/benchmark/run.py --peers "$(CURDIR)/.bench/peers/bin/python" $(BENCH)
 
 # One list for every Python from 3.11 on and every system: what a machine does not need, a constraint does not install.
 pins: $(STAMP)  ## resolve constraints.txt anew; run the tests before believing it

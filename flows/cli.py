@@ -40,7 +40,7 @@ SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of
 Source = Annotated[
     str | None, typer.Option(help="sample, local:PATH or stac:PATH_OR_URL [default: OVERWATT_SOURCE, else sample]")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1")]
 Archive = Annotated[Path | None, typer.Option(help="Output folder [default: OVERWATT_ARCHIVE, else archive]")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log on stderr.")]
@@ -179,6 +179,57 @@ def run(
         )
     nothing = f"nothing new of {site}; 'overwatt scenes {site}' lists what there is, --date counts a day again"
     _result(as_json, {"runs": [one.as_record() for one in runs]}, lambda: [run_report(one) for one in runs] or nothing)
+
+
+@app.command()
+def detect(
+    raster: Annotated[str, typer.Argument(metavar="RASTER", help="Image file, or http(s) address of a COG.")],
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Classes wanted, with commas between [default: all six]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.geojson", help="[default: RASTER's name, .detections.geojson, here]")
+    ] = None,
+    area: Annotated[Path | None, typer.Option(metavar="FILE.geojson", help="Look inside these polygons only.")] = None,
+    gsd: Annotated[
+        float | None, typer.Option(metavar="METRES", help="Pixel size of an image without georeference.")
+    ] = None,
+    min_probability: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out less probable ones.")] = 0.3,
+    window: Annotated[
+        int, typer.Option(min=16, metavar="N", help="Side of a window in pixels of 0.3 m; changes memory, no result.")
+    ] = 2048,
+    readers: Annotated[int, typer.Option(min=1, max=64, help="Threads that read ahead.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the image.")] = 1,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Go on without windows that cannot be read, and name them.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find equipment in any image and write its polygons; no site, no date, no counts.
+
+    An image without georeference (PNG, JPEG) needs --gsd; the coordinates are then its pixels, y down.
+    """
+    from flows.detecting import detect_to_file
+    from flows.report import progress_bar, written_table
+
+    with progress_bar(Console(stderr=True), "starting"):
+        written = detect_to_file(
+            raster,
+            classes=classes,
+            out=out,
+            area=area,
+            gsd_m=gsd,
+            min_probability=min_probability,
+            window_px=window,
+            readers=readers,
+            processes=processes,
+            skip_damaged=skip_damaged,
+            device=device,
+        )
+    for damage in written.not_read:
+        print(f"overwatt: left out: {damage}", file=sys.stderr)  # noqa: T201
+    _result(as_json, written.as_record(), lambda: written_table(written))
 
 
 @app.command()

@@ -56,7 +56,7 @@ def monitor(
         scene: One raster file instead of a source; `date` then says when it was acquired if the file does not.
         licence: Licence of local imagery, where it does not say.
         since: With no date: look no further back than this day.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
     """
     settings = Settings()
@@ -106,7 +106,7 @@ def monitor_all(
     Args:
         source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
         since: Look no further back than this day.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
     """
     folder = Settings().aoi
@@ -177,25 +177,25 @@ def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Pat
     """Detect, count, estimate, publish: one step, so that pixels and polygons never leave it but as files."""
     from pipelines.detection import detect
 
-    detector, reader = instruments(device)
+    detectors, reader = instruments(device)
     label = f"{site.name}, {fetched.scene.acquired:%Y-%m-%d}"
-    detections = detect(fetched, site.perimeter, detector, reader, progress=DetectionProgress(site.id, label))
+    detections = detect(fetched, site.perimeter, detectors, reader, progress=DetectionProgress(site.id, label))
     detections = dataclasses.replace(detections, frame=assign_zones(site, detections.frame))
-    census = take_census(site, fetched.scene, detections, detector.card.recall)
+    census = take_census(site, fetched.scene, detections, detectors[0].card.recall)
     implied = estimate(census, site)
     folder = publish_run(archive, site, fetched, detections, census, implied)
     return summarise(site, fetched, census, implied, folder)
 
 
 @lru_cache(maxsize=1)
-def instruments(device: str) -> tuple["Detector", "Reader"]:
-    """Load the detector and the lettering reader, once for all scenes of a process."""
+def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
+    """Load the detector, on each device named, and the lettering reader, once for all scenes of a process."""
     from models.detector.detector import Detector
     from models.reader.reader import Reader
 
     settings = Settings()
     device = settings.device if device == "auto" else device
-    return Detector.load(settings.weights, device), Reader.load(settings.reader_weights, device)
+    return Detector.load_each(settings.weights, device), Reader.load(settings.reader_weights, device.split(",")[0])
 
 
 def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:
@@ -203,5 +203,5 @@ def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:
     census = archive / site.id / f"{scene.acquired:%Y-%m-%d}" / scene.id / "census.json"
     if not census.is_file():
         return False
-    detector, reader = instruments(device)
-    return bool(json.loads(census.read_text())["model_version"] == f"{detector.version}+{reader.version}")
+    detectors, reader = instruments(device)
+    return bool(json.loads(census.read_text())["model_version"] == f"{detectors[0].version}+{reader.version}")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import progress
+from flows.detecting import Written
 from flows.summary import RunSummary, run_title, table_rows
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
@@ -32,6 +33,26 @@ def run_report(run: RunSummary) -> RenderableType:
         f"licence {run.licence}{attribution}; weights {run.model_version}",
         *(f"note: {note}" for note in run.notes),
         f"files in {run.folder}: {', '.join(run.files)}",
+    ]
+    return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def written_table(written: Written) -> RenderableType:
+    """What one image gave, with the small print under it."""
+    rendered = " (RENDERED imagery)" if written.rendered else ""
+    table = Table(title=Text(f"{written.raster}{rendered}", style="bold"), title_justify="left")
+    table.add_column("class")
+    table.add_column("polygons", justify="right")
+    for name, count in written.polygons.items():
+        table.add_row(name, str(count))
+    coordinates = "longitude and latitude" if written.georeferenced else "pixels of the image, y down"
+    small_print = [
+        f"{written.path} written, coordinates in {coordinates}",
+        f"{written.native_gsd_m:.2f} m per pixel; {written.windows_read} windows looked at, {written.windows_skipped} "
+        f"had nothing to see or lay outside; weights {written.model_version}",
+        "polygons are no counts: `overwatt run` gives counts with intervals",
+        *(f"not given: {name}: {reason}" for name, reason in written.not_given.items()),
+        *([f"lettering read: {', '.join(written.texts)}"] if written.texts else []),
     ]
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 

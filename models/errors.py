@@ -3,7 +3,8 @@
     InputError                 anything wrong with what the user supplied: message is one sentence, exit code 2
     └── models
         ├── WeightsError       a weights file is missing, foreign, or was changed after it was written
-        └── DeviceError        the requested device does not exist on this machine
+        ├── DeviceError        the requested device does not exist on this machine
+        └── DeviceMemoryError  the device has too little memory for a single window
 
 A programmer's mistake is not in this tree: it stays a Python exception with its traceback.
 """
@@ -19,3 +20,7 @@ class WeightsError(InputError):
 
 class DeviceError(InputError):
     """The requested compute device does not exist on this machine."""
+
+
+class DeviceMemoryError(InputError):
+    """The compute device has too little memory for a single window of the size asked for."""

@@ -1,27 +1,18 @@
-"""Detection over a raster of any size: windows at the detector's ground sampling distance in, polygons out.
+"""Detection in a scene: the engine's peaks and lettering regions become polygons with their properties."""
 
-A window is a core with a halo of everything the network can see around it. A unit belongs to the window whose core
-holds the cell of its peak, so the windows' results are disjoint and complete: there is nothing to merge at seams.
-Windows outside the area, and windows without a valid pixel, never reach the network.
-"""
-
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import rasterio
 import shapely
-from rasterio.enums import Resampling
+import shapely.affinity
 from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
 
 from models.calibration import calibrated
@@ -29,19 +20,24 @@ from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
+from pipelines.engine import Damage, Found, find
 from pipelines.errors import SceneError
 from pipelines.gdal_env import gdal_env
 from pipelines.grid import Grid, boxes, detection_grid, project_polygon
-from pipelines.lettering import LetteringCells, Region, Word, lettering_regions, read_region, without_overlaps
+from pipelines.gridded_raster import GriddedRaster
+from pipelines.lettering import Region, Word, lettering_regions, read_regions, without_overlaps
 from pipelines.scenes.types import FetchedScene
+from pipelines.windows import WindowPlan, plan_windows
 
+__all__ = ["WINDOW_PX", "Detections", "detect", "detect_in_raster"]
+
+WINDOW_PX = 2048
+"""Side of a window's core. With the halo of 96 px, 84% of the arithmetic of a window inside a scene is of use; of one
+of 1024 px 71%, of 4096 px 91%, and a window of 4096 px takes four times the memory."""
 FANS_COARSEST_GSD_M = 0.35
 """Fans of a chiller stand about 1.2 m apart: under 3.5 samples they cannot be counted, and are not given."""
-READ_AHEAD = 2
-"""Windows read while the network works on another."""
 LARGE_LETTERING_SCALE = 3
 """Second lattice for lettering, as a multiple of the detector's ground sampling distance."""
-LARGE_LETTERING_WINDOW_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -53,207 +49,172 @@ class Detections:
 
     Columns: class, score, probability, length_m, width_m, heading_deg (long axis clockwise from true north, [0, 180);
     for lettering the reading direction, [0, 360)), fan_count (Int64, NA where not given), text, text_confidence,
-    geometry.
+    geometry. Of an image without georeference the geometry is in its pixels, y down, and headings count from its up.
     """
     model_version: str
     native_gsd_m: float
     coverage: Polygon | MultiPolygon
-    """What of the area the scene shows, longitude and latitude."""
+    """What of the area the scene shows, longitude and latitude; empty for an image without georeference."""
     not_given: Mapping[str, str]
     """Classes that this scene is too coarse for, with the reason."""
     windows_read: int
     windows_skipped: int
-    """Windows outside the area or without a valid pixel."""
+    """Windows outside the area or with nothing to see."""
     min_probability: float = MIN_PROBABILITY
-
-
-@dataclass(frozen=True)
-class _Core:
-    """One window's core, in grid pixels."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
+    damaged: tuple[Damage, ...] = ()
+    """What could not be read and was left out, where that was asked for."""
+    seconds: Mapping[str, float] | None = None
+    """Where the time went: thread time of `read` and `network`, wall time of `polygons` and `lettering`."""
 
 
 def detect(
     fetched: FetchedScene,
-    area: Polygon,
-    detector: Detector,
+    area: Polygon | MultiPolygon,
+    detectors: Sequence[Detector],
     reader: Reader,
-    window_px: int = 1024,
+    *,
+    window_px: int = WINDOW_PX,
+    origin_px: tuple[int, int] = (0, 0),
     progress: Callable[[int, int], None] | None = None,
 ) -> Detections:
     """Find every unit whose centre lies in the area (longitude, latitude) and read the lettering on roofs.
 
+    :param detectors: the same weights on each device that takes part
     :param window_px: side of a window's core; the result does not depend on it
+    :param origin_px: see `plan_windows`; the result does not depend on it
     :param progress: called with windows done and windows in all
     :raises SceneError: the raster cannot be read; the message names the file and the place
     """
-    native_gsd_m = fetched.scene.gsd_m
+    try:
+        with gdal_env(fetched.path), rasterio.open(fetched.path) as dataset:
+            grid = detection_grid(dataset, detectors[0].gsd_m)
+    except RasterioError as error:
+        raise SceneError(f"Scene {fetched.path} cannot be opened as a raster ({error}): fetch it again.") from error
+    return detect_in_raster(
+        GriddedRaster(fetched.path, grid),
+        area,
+        detectors,
+        reader,
+        native_gsd_m=fetched.scene.gsd_m,
+        coverage=fetched.coverage,
+        window_px=window_px,
+        origin_px=origin_px,
+        progress=progress,
+    )
+
+
+def detect_in_raster(
+    raster: GriddedRaster,
+    area: Polygon | MultiPolygon | None,
+    detectors: Sequence[Detector],
+    reader: Reader,
+    *,
+    native_gsd_m: float,
+    coverage: Polygon | MultiPolygon,
+    classes: Collection[str] = CLASSES,
+    min_probability: float = MIN_PROBABILITY,
+    window_px: int = WINDOW_PX,
+    origin_px: tuple[int, int] = (0, 0),
+    readers: int = 1,
+    processes: int = 1,
+    skip_damaged: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Detections:
+    """Find units of the given classes in a raster, or in the area (longitude, latitude) of it.
+
+    Parameters not named here are those of `detect` and of `engine.find`.
+
+    :param native_gsd_m: what the image's pixels measure on the ground; it decides which classes are given
+    :param coverage: what of the area the raster shows
+    :raises SceneError: the raster cannot be read, or shows nothing of the area
+    """
+    grid, detector = raster.grid, detectors[0]
     not_given = {
         name: f"the image's {native_gsd_m:.2f} m pixels are coarser than {BY_NAME[name].coarsest_gsd_m:.2f} m, the "
         f"coarsest at which a {BY_NAME[name].unit} can be counted"
         for name in CLASSES
         # Half a per cent of tolerance: a 0.6 m product is often delivered with 0.601 m pixels.
-        if native_gsd_m > BY_NAME[name].coarsest_gsd_m * 1.005
+        if name in classes and native_gsd_m > BY_NAME[name].coarsest_gsd_m * 1.005
     }
-    with gdal_env(fetched.path), _open(fetched.path) as dataset:
-        grid = detection_grid(dataset, detector.gsd_m)
-        area_on_grid = _to_grid_pixels(area, grid)
-        cores = list(_cores(grid, area_on_grid, window_px, detector.lattice_px))
-        total = _count_windows(grid, window_px, detector.lattice_px)
-        if len(not_given) == len(CLASSES):
-            cores = []
-        peaks, cells, read = _run(fetched.path, grid, cores, detector, progress)
-        frame = _frame(peaks, grid, detector, native_gsd_m)
-        regions = lettering_regions(cells) + _large_lettering(fetched.path, grid, area, detector) if cores else []
-        lettering = _read_lettering(fetched.path, grid, regions, detector, reader)
-    frame = pd.concat([frame, lettering], ignore_index=True) if len(lettering) else frame
-    frame = frame[~frame["class"].isin(list(not_given)) & (frame["probability"] >= MIN_PROBABILITY)]
-    inside = shapely.contains_xy(project_polygon(area, grid.crs), frame.centroid.x, frame.centroid.y)
-    frame = _ordered(frame[inside])
+    given = [name for name in CLASSES if name in classes and name not in not_given]
+    on_grid = None if area is None else grid.to_pixels(area)
+    plan = plan_windows(
+        grid.width_px,
+        grid.height_px,
+        lattice_px=detector.lattice_px,
+        window_px=window_px,
+        origin_px=origin_px,
+        area=on_grid,
+    )
+    if on_grid is not None and not on_grid.intersection(shapely.box(0, 0, grid.width_px, grid.height_px)).area:
+        raise SceneError(f"{raster.href} shows nothing of the area asked for: give an image or an area that overlap")
+    regions: list[Region] = []
+    start = time.perf_counter()
+    if not given:
+        plan = plan_windows(0, 0, lattice_px=detector.lattice_px, window_px=window_px)
+    looking = functools.partial(
+        find, detectors=detectors, readers=readers, processes=processes, skip_damaged=skip_damaged
+    )
+    with raster:
+        found = looking(raster, plan, progress=progress)
+        seconds = {**found.seconds, "windows": time.perf_counter() - start}
+        start = time.perf_counter()
+        probable = detector.probability(found.peaks.cls, found.peaks.score) >= min_probability
+        frame = _frame(found.peaks[probable], grid, detector, native_gsd_m)
+        seconds["polygons"] = time.perf_counter() - start
+        start = time.perf_counter()
+        if LETTERING.name in given:
+            regions = lettering_regions(found.cells)
+            regions += _large_lettering(raster, on_grid, looking, detector.lattice_px, window_px)
+            words = _read_lettering(raster, regions, detector, reader)
+            frame = pd.concat([frame, words], ignore_index=True) if len(words) else frame
+        seconds["lettering"] = time.perf_counter() - start
+    frame = frame[frame["class"].isin(given) & (frame["probability"] >= min_probability)]
+    if area is not None:
+        assert grid.crs is not None
+        centre = frame.centroid
+        frame = frame[shapely.contains_xy(project_polygon(area, grid.crs), centre.x, centre.y)]
     return Detections(
-        frame=frame,
+        frame=_ordered(frame, grid),
         model_version=f"{detector.version}+{reader.version}",
         native_gsd_m=native_gsd_m,
-        coverage=fetched.coverage,
+        coverage=coverage,
         not_given=not_given,
-        windows_read=read,
-        windows_skipped=total - read,
+        windows_read=found.windows_read,
+        windows_skipped=plan.total - found.windows_read - len(found.damaged),
+        min_probability=min_probability,
+        damaged=found.damaged,
+        seconds=seconds,
     )
 
 
-def _open(path: Path) -> rasterio.DatasetReader:
-    try:
-        return rasterio.open(path)
-    except RasterioError as error:
-        raise SceneError(f"Scene {path} cannot be opened as a raster ({error}): fetch it again.") from error
-
-
-def _vrt(dataset: rasterio.DatasetReader, grid: Grid, pad_px: int) -> WarpedVRT:
-    """The raster on the lattice with `pad_px` of nothing around it, and its validity as the last band."""
-    return WarpedVRT(
-        dataset,
-        crs=grid.crs.to_wkt(),
-        transform=grid.transform @ Affine.translation(-pad_px, -pad_px),
-        width=grid.width_px + 2 * pad_px,
-        height=grid.height_px + 2 * pad_px,
-        resampling=Resampling.bilinear,
-        add_alpha=True,
-        # An approximated transformation depends on the window; zero itself is refused by the driver.
-        tolerance=1e-4,
-    )
-
-
-def _to_grid_pixels(area: Polygon, grid: Grid) -> Polygon | MultiPolygon:
-    inverse = ~grid.transform
-    return shapely.affinity.affine_transform(
-        project_polygon(area, grid.crs), [inverse.a, inverse.b, inverse.d, inverse.e, inverse.c, inverse.f]
-    )
-
-
-def _side(window_px: int, lattice_px: int) -> int:
-    """Core side: the asked one, snapped up to the network's lattice."""
-    return max(1, math.ceil(window_px / lattice_px)) * lattice_px
-
-
-def _count_windows(grid: Grid, window_px: int, lattice_px: int) -> int:
-    side = _side(window_px, lattice_px)
-    return math.ceil(grid.width_px / side) * math.ceil(grid.height_px / side)
-
-
-def _cores(grid: Grid, area: Polygon | MultiPolygon, window_px: int, lattice_px: int) -> Iterator[_Core]:
-    """Cores that touch the area, row by row."""
-    side = _side(window_px, lattice_px)
-    prepared = shapely.prepared.prep(area)
-    for y0 in range(0, grid.height_px, side):
-        for x0 in range(0, grid.width_px, side):
-            core = _Core(x0, y0, min(x0 + side, grid.width_px), min(y0 + side, grid.height_px))
-            if prepared.intersects(shapely.box(core.x0, core.y0, core.x1, core.y1)):
-                yield core
-
-
-def _run(
-    path: Path, grid: Grid, cores: list[_Core], detector: Detector, progress: Callable[[int, int], None] | None
-) -> tuple[Peaks | None, LetteringCells, int]:
-    """Peaks of all cores in grid pixels, the lettering cells, and how many windows reached the network."""
-    halo = detector.halo_px
-    found: list[Peaks] = []
-    cells: list[LetteringCells] = []
-    for done, (core, pixels) in enumerate(_read_ahead(path, grid, cores, halo)):
-        if pixels[3].any():
-            window = np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))[None]
-            peaks, lettering = detector.detect(window, (pixels[3] >= 128)[None])
-            found.append(_owned(peaks, core, halo, detector.stride))
-            cells.append(LetteringCells.of_core(lettering[0], core.x0, core.y0, core.x1, core.y1, halo))
-        if progress is not None:
-            progress(done + 1, len(cores))
-    return Peaks.joined(found) if found else None, LetteringCells.joined(cells), len(found)
-
-
-def _large_lettering(path: Path, grid: Grid, area: Polygon, detector: Detector) -> list[Region]:
+def _large_lettering(
+    raster: GriddedRaster,
+    area: Polygon | MultiPolygon | None,
+    looking: Callable[[GriddedRaster, WindowPlan], Found],
+    lattice_px: int,
+    window_px: int,
+) -> list[Region]:
     """Words whose letters are too high for the network to see whole: the same network on a coarser lattice.
 
     A letter of 30 m is 100 px at 0.3 m, more than the network was shown and nearly more than it can see at once; at
     `LARGE_LETTERING_SCALE` times the ground sampling distance it is an ordinary one. It costs a ninth of the fine pass.
+    What is damaged was named by the fine pass.
     """
-    coarse = Grid(
-        grid.crs,
-        grid.transform @ Affine.scale(LARGE_LETTERING_SCALE),
-        math.ceil(grid.width_px / LARGE_LETTERING_SCALE),
-        math.ceil(grid.height_px / LARGE_LETTERING_SCALE),
+    coarse = raster.coarser(LARGE_LETTERING_SCALE)
+    plan = plan_windows(
+        math.ceil(raster.grid.width_px / LARGE_LETTERING_SCALE),
+        math.ceil(raster.grid.height_px / LARGE_LETTERING_SCALE),
+        lattice_px=lattice_px,
+        window_px=window_px,
+        area=None if area is None else shapely.affinity.scale(area, *[1 / LARGE_LETTERING_SCALE] * 2, origin=(0, 0)),
     )
-    cores = list(_cores(coarse, _to_grid_pixels(area, coarse), LARGE_LETTERING_WINDOW_PX, detector.lattice_px))
-    _, cells, _ = _run(path, coarse, cores, detector, None)
-    return [region.scaled(LARGE_LETTERING_SCALE) for region in lettering_regions(cells)]
+    return [region.scaled(LARGE_LETTERING_SCALE) for region in lettering_regions(looking(coarse, plan).cells)]
 
 
-def _read_ahead(path: Path, grid: Grid, cores: list[_Core], halo: int) -> Iterator[tuple[_Core, npt.NDArray[np.uint8]]]:
-    """Cores with their pixels (4, h, w), in order; the next ones are read while the caller works on one."""
-    with gdal_env(path), rasterio.open(path) as dataset, _vrt(dataset, grid, halo) as vrt:
-
-        def read(core: _Core) -> npt.NDArray[np.uint8]:
-            # The VRT starts a halo before the grid, so a core's window in it starts at the core's own x0, y0. Whole
-            # lattice cells are read even at the far edges: the network pads nothing there.
-            width, height = core.x1 - core.x0 + 2 * halo, core.y1 - core.y0 + 2 * halo
-            window = Window(core.x0, core.y0, width, height)
-            try:
-                with gdal_env(path):
-                    return np.asarray(vrt.read(window=window), np.uint8)
-            except RasterioError as error:
-                raise SceneError(
-                    f"Scene {path} cannot be read in the window of {width} x {height} px at column {core.x0}, row "
-                    f"{core.y0} ({error}): fetch it again."
-                ) from error
-
-        # One reader thread: a GDAL dataset must not be read by two threads at once.
-        with ThreadPoolExecutor(1) as pool:
-            pending: list[tuple[_Core, Future[npt.NDArray[np.uint8]]]] = []
-            for core in cores:
-                pending.append((core, pool.submit(read, core)))
-                if len(pending) > READ_AHEAD:
-                    ready, future = pending.pop(0)
-                    yield ready, future.result()
-            for ready, future in pending:
-                yield ready, future.result()
-
-
-def _owned(peaks: Peaks, core: _Core, halo: int, stride: int) -> Peaks:
-    """The peaks whose cell lies in the core, moved to grid pixels."""
-    x = peaks.cell_x * stride - halo
-    y = peaks.cell_y * stride - halo
-    mine = (x >= 0) & (x < core.x1 - core.x0) & (y >= 0) & (y < core.y1 - core.y0)
-    kept = peaks[mine]
-    kept.x_px[:] += np.float32(core.x0 - halo)
-    kept.y_px[:] += np.float32(core.y0 - halo)
-    return kept
-
-
-def _frame(peaks: Peaks | None, grid: Grid, detector: Detector, native_gsd_m: float) -> gpd.GeoDataFrame:
+def _frame(peaks: Peaks, grid: Grid, detector: Detector, native_gsd_m: float) -> gpd.GeoDataFrame:
     """Oriented boxes as polygons with their properties."""
-    if peaks is None or len(peaks) == 0:
+    if len(peaks) == 0:
         return _empty(grid)
     names = np.array(OBJECT_CLASSES, object)[peaks.cls]
     has_fans = np.array([BY_NAME[name].has_fans for name in names])
@@ -296,22 +257,21 @@ def _empty(grid: Grid) -> gpd.GeoDataFrame:
 
 
 def _read_lettering(
-    path: Path, grid: Grid, regions: list[Region], detector: Detector, reader: Reader
+    raster: GriddedRaster, regions: list[Region], detector: Detector, reader: Reader
 ) -> gpd.GeoDataFrame:
     """Read every region and keep the best of those that overlap.
 
     A region that was read with confidence c is lettering with probability 1 - (1 - p) (1 - c), p being the calibrated
     probability of the region alone: map and reader are taken as independent witnesses.
     """
+    grid = raster.grid
     if not regions:
         return _empty(grid)
     words: list[Word] = []
-    with rasterio.open(path) as dataset, _vrt(dataset, grid, 0) as vrt:
-        for region in regions:
-            reading, heading_deg = read_region(vrt, region, reader)
-            alone = float(calibrated(region.score, detector.card.calibration[LETTERING.name]))
-            confidence = reading.confidence if reading.text else 0.0
-            words.append(Word(region, reading, heading_deg, 1 - (1 - alone) * (1 - confidence)))
+    for region, (reading, heading_deg) in zip(regions, read_regions(raster, regions, reader), strict=True):
+        alone = float(calibrated(region.score, detector.card.calibration[LETTERING.name]))
+        confidence = reading.confidence if reading.text else 0.0
+        words.append(Word(region, reading, heading_deg, 1 - (1 - alone) * (1 - confidence)))
     words = without_overlaps(words)
     polygons, heading = boxes(
         grid,
@@ -338,9 +298,9 @@ def _read_lettering(
     )
 
 
-def _ordered(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Class order of `CLASSES`, then north to south, then west to east."""
-    order = np.lexsort(
-        (frame.centroid.x, -frame.centroid.y, frame["class"].map({name: i for i, name in enumerate(CLASSES)}))
-    )
+def _ordered(frame: gpd.GeoDataFrame, grid: Grid) -> gpd.GeoDataFrame:
+    """Class order of `CLASSES`, then top to bottom, then left to right; north is up."""
+    centre = frame.centroid
+    down = centre.y * np.sign(grid.transform.e)
+    order = np.lexsort((centre.x, down, frame["class"].map({name: i for i, name in enumerate(CLASSES)})))
     return frame.iloc[order].reset_index(drop=True)

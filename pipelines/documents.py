@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import pystac
 import shapely
 from shapely.geometry import mapping
 
-from models.classes import LETTERING
+from models.classes import CLASSES, LETTERING
 from pipelines.gdal_env import is_url
 from pipelines.geojson import rounded
 from pipelines.scenes.web import public_href
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from pipelines.census import Census
     from pipelines.detection import Detections
     from pipelines.scenes.types import FetchedScene, Scene
+    from pipelines.single_raster import SingleRaster
 
-__all__ = ["detections_geojson", "json_text", "run_item", "to_json"]
+__all__ = ["detections_geojson", "json_text", "raster_geojson", "run_item", "to_json"]
+
+PIXEL_DECIMALS = 3
+"""Of coordinates in pixels of an image without georeference."""
 
 SIGNIFICANT_DIGITS = 7
 """Of every figure in census and estimate: more than any of them deserves, and few enough to be the same everywhere."""
@@ -95,16 +99,61 @@ def detections_geojson(site: Site, scene: "Scene", detections: "Detections", cen
         "min_probability": _round(detections.min_probability, 4),
         "not_given": dict(detections.not_given),
     }
-    lines = [_dump(feature) for feature in _features(detections, scene.id, about)]
+    return _collection({"overwatt": foreign}, _features(detections, scene.id, about))
+
+
+def raster_geojson(raster: "SingleRaster", detections: "Detections", classes: Collection[str]) -> str:
+    """Return what was detected in a raster by itself, a feature a line.
+
+    It is RFC 7946 in CRS84. Of an image without georeference, the coordinates are pixels of the image, x to the right
+    and y down from the outer corner of its first pixel; the member `overwatt` says so, and a `crs` of null keeps GIS
+    programs from placing it on the ground.
+    """
+    about = {
+        "raster": raster.name,
+        "licence": raster.licence,
+        "rendered": raster.rendered,
+        "model_version": detections.model_version,
+        "native_gsd_m": _round(detections.native_gsd_m, 3),
+    }
+    foreign = about | {
+        "coordinates": (
+            "longitude and latitude, CRS84"
+            if raster.georeferenced
+            else f"pixels of {raster.name}: x to the right, y down, (0, 0) is the outer corner of its first pixel"
+        ),
+        "classes": [name for name in CLASSES if name in classes],
+        "pixels_from": raster.pixels_from,
+        "min_probability": _round(detections.min_probability, 4),
+        "not_given": dict(detections.not_given),
+        "not_read": [
+            {name: getattr(damage, name) for name in ("column", "row", "width", "height")}
+            | {"reason": damage.error.reason}
+            for damage in detections.damaged
+        ],
+        "windows_read": detections.windows_read,
+        "windows_skipped": detections.windows_skipped,
+    }
+    placed = {} if raster.georeferenced else {"crs": None}
+    return _collection(placed | {"overwatt": foreign}, _features(detections, raster.name, about))
+
+
+def _collection(members: Mapping[str, Any], features: Iterable[Mapping[str, Any]]) -> str:
+    lines = [_dump(feature) for feature in features]
     # "type" comes first, against the alphabet: GDAL and others recognise GeoJSON by its first bytes.
-    head = f'{{"type": "FeatureCollection", "overwatt": {_dump(foreign)}, "features": ['
+    named = "".join(f'"{name}": {_dump(member)}, ' for name, member in members.items())
+    head = f'{{"type": "FeatureCollection", {named}"features": ['
     return head + "\n" + ",\n".join(lines) + ("\n" if lines else "") + "]}\n"
 
 
 def _features(detections: "Detections", scene_id: str, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    frame = detections.frame.to_crs("OGC:CRS84")
+    frame = detections.frame
+    if frame.crs is None:
+        polygons = shapely.transform(frame.geometry.to_numpy(), lambda xy: np.round(xy, PIXEL_DECIMALS) + 0.0)
+    else:
+        frame = frame.to_crs("OGC:CRS84")
+        polygons = rounded(frame.geometry.to_numpy())
     centroids = shapely.get_coordinates(shapely.centroid(frame.geometry.to_numpy()))
-    polygons = rounded(frame.geometry.to_numpy())
     rows = frame.drop(columns="geometry").to_dict("records")
     seen: dict[str, int] = {}
     for row, (lon, lat), polygon in zip(rows, centroids, polygons, strict=True):
@@ -127,7 +176,7 @@ def _features(detections: "Detections", scene_id: str, about: Mapping[str, Any])
                 "fan_count": None if pd.isna(row["fan_count"]) else int(row["fan_count"]),
                 "text": None if pd.isna(row["text"]) else row["text"],
                 "text_confidence": _round(row["text_confidence"], 4),
-                "zone": None if pd.isna(row["zone"]) else row["zone"],
+                **({"zone": None if pd.isna(row["zone"]) else row["zone"]} if "zone" in row else {}),
             },
         }
 

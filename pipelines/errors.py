@@ -3,7 +3,8 @@
 models.errors.InputError   message is one sentence naming file, field and remedy; the command line exits with 2
 ├── SiteError              a site file is missing or broken
 ├── SceneError             imagery cannot be found, read, dated or placed on the ground
-│   └── NoSceneError       a source was searched and holds nothing for the site and the dates asked for
+│   ├── NoSceneError       a source was searched and holds nothing for the site and the dates asked for
+│   └── WindowError        a window of a raster cannot be read
 ├── SourceError            an imagery source (catalog, server, folder) cannot be reached or answers nonsense
 ├── TableError             an equipment or accelerator table is missing, empty or has a wrong unit
 ├── EstimateError          counts, dates or options given to an estimate make no sense
@@ -21,6 +22,7 @@ __all__ = [
     "SiteError",
     "SourceError",
     "TableError",
+    "WindowError",
 ]
 
 
@@ -34,6 +36,19 @@ class SceneError(InputError):
 
 class NoSceneError(SceneError):
     """A source was searched and holds nothing for the site and dates asked for."""
+
+
+class WindowError(SceneError):
+    """A window of a raster cannot be read; the message names file, window and reason."""
+
+    def __init__(self, file: str, window: str, reason: str) -> None:
+        """`window` says where in the file, `reason` is GDAL's."""
+        super().__init__(f"Scene {file} cannot be read in the {window} ({reason}): get a fresh copy of it.")
+        self.file, self.window, self.reason = file, window, reason
+
+    def __reduce__(self) -> tuple[type["WindowError"], tuple[str, str, str]]:
+        """All three travel between processes."""
+        return type(self), (self.file, self.window, self.reason)
 
 
 class SourceError(InputError):

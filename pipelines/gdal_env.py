@@ -12,8 +12,11 @@ __all__ = ["gdal_env", "gdal_path", "is_url"]
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _SETTINGS = {
-    # MB of decoded blocks per process; GDAL's default of 5% of the machine's memory is not a bound.
-    "GDAL_CACHEMAX": 512,
+    # MB of decoded blocks per process; GDAL's default of 5% of the machine's memory is not a bound. Enough for the
+    # blocks that two neighbouring windows of 2048 px share.
+    "GDAL_CACHEMAX": 192,
+    # Threads are the engine's, each with the file open for itself: GDAL's own would only wait for each other.
+    "GDAL_NUM_THREADS": "1",
     # Half a JPEG must be an error, not grey pixels.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
     # A mask belongs to its file: a stray copy of the file keeps it.
@@ -31,6 +34,8 @@ _REMOTE_SETTINGS = {
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
+    # The header of a COG in the first request; GDAL's default of 16 kB is too little for many blocks.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     # Neighbouring blocks in one request.
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }

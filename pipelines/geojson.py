@@ -18,7 +18,7 @@ from shapely.validation import explain_validity
 
 from pipelines.errors import SiteError
 
-__all__ = ["Place", "area_m2", "read_polygon", "rounded"]
+__all__ = ["Place", "area_m2", "read_area", "read_polygon", "rounded"]
 
 DECIMALS = 7
 WGS84 = Geod(ellps="WGS84")
@@ -63,6 +63,30 @@ def read_polygon(geometry: object, place: Place) -> Polygon | MultiPolygon:
     if not outline.is_valid:
         place.refuse(_why_invalid(outline))
     return shapely.orient_polygons(outline)
+
+
+def read_area(path: Path) -> Polygon | MultiPolygon:
+    """Read all polygons of a GeoJSON file as one area in longitude and latitude.
+
+    :raises SiteError: the file is missing or is no GeoJSON, or one of its geometries is no valid polygon
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SiteError(f"area file {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SiteError(f"area file {path} is not JSON ({error}); save it as GeoJSON") from error
+    kind = document.get("type") if isinstance(document, dict) else None
+    features = {"FeatureCollection": lambda: document.get("features"), "Feature": lambda: [document]}.get(
+        str(kind), lambda: [{"geometry": document}]
+    )()
+    if not isinstance(features, list) or not features:
+        raise SiteError(f"area file {path} holds no feature; draw a polygon into it")
+    polygons = []
+    for index, feature in enumerate(features):
+        feature = feature if isinstance(feature, dict) else {}
+        polygons.append(read_polygon(feature.get("geometry"), Place(path, index, feature.get("id"))))
+    return shapely.orient_polygons(shapely.union_all(polygons))
 
 
 def _rings(part: object, place: Place) -> list[list[tuple[float, float]]]:

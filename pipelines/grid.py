@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+import shapely.affinity
 from pyproj import CRS, Geod, Proj, Transformer
 from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
@@ -17,21 +18,39 @@ from shapely.geometry import MultiPolygon, Polygon
 
 @dataclass(frozen=True)
 class Grid:
-    """The lattice on which a scene is read: north up, square pixels of the detector's GSD, in a metre CRS."""
+    """The lattice on which a scene is read: north up, square pixels of the detector's GSD, in a metre CRS.
 
-    crs: CRS
+    Of an image without georeference it is the image's own rows and columns at that GSD, and `crs` is None.
+    """
+
+    crs: CRS | None
     transform: Affine
+    """Lattice pixels to the CRS; without one, to the image's own pixels, y down."""
     width_px: int
     height_px: int
-
-    @property
-    def gsd_m(self) -> float:
-        """Pixel size in metres."""
-        return float(self.transform.a)
+    gsd_m: float
+    """Pixel size in metres."""
 
     def to_crs(self, x_px: npt.NDArray, y_px: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
         """CRS coordinates of pixel positions; pixel edges are at integers."""
         return self.transform.c + x_px * self.transform.a, self.transform.f + y_px * self.transform.e
+
+    def to_source(self, dataset: rasterio.DatasetReader, xy_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Columns and rows of a raster that lattice positions (N, 2) lie on."""
+        x, y = self.to_crs(xy_px[:, 0], xy_px[:, 1])
+        if self.crs is None:
+            return np.column_stack([x, y])
+        x, y = Transformer.from_crs(self.crs, dataset.crs, always_xy=True).transform(x, y)
+        return np.column_stack(~dataset.transform @ (x, y))
+
+    def to_pixels(self, area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+        """A longitude/latitude polygon in lattice pixels."""
+        inverse = ~self.transform
+        if self.crs is None:
+            raise ValueError("an image without georeference has no place on the ground")
+        return shapely.affinity.affine_transform(
+            project_polygon(area, self.crs), [inverse.a, inverse.b, inverse.d, inverse.e, inverse.c, inverse.f]
+        )
 
 
 def detection_grid(dataset: rasterio.DatasetReader, gsd_m: float) -> Grid:
@@ -53,7 +72,15 @@ def detection_grid(dataset: rasterio.DatasetReader, gsd_m: float) -> Grid:
     # A hair short of a whole pixel is rounding, not a further pixel.
     width_px = max(1, math.ceil((float(np.max(xs)) - west) / gsd_m - 1e-6))
     height_px = max(1, math.ceil((north - float(np.min(ys))) / gsd_m - 1e-6))
-    return Grid(crs, Affine(gsd_m, 0, west, 0, -gsd_m, north), width_px, height_px)
+    return Grid(crs, Affine(gsd_m, 0, west, 0, -gsd_m, north), width_px, height_px, gsd_m)
+
+
+def image_grid(width_px: int, height_px: int, image_gsd_m: float, gsd_m: float) -> Grid:
+    """The reading lattice of an image without georeference whose pixels are `image_gsd_m` on the ground."""
+    scale = gsd_m / image_gsd_m
+    # A hair short of a whole pixel is rounding, not a further pixel.
+    width, height = (max(1, math.ceil(side / scale - 1e-6)) for side in (width_px, height_px))
+    return Grid(None, Affine.scale(scale), width, height, gsd_m)
 
 
 def utm(longitude: float, latitude: float) -> CRS:
@@ -84,7 +111,10 @@ def boxes(
     width_px: npt.NDArray,
     heading_deg: npt.NDArray,
 ) -> tuple[npt.NDArray, npt.NDArray]:
-    """Polygons in the grid's CRS of oriented boxes in grid pixels, and their headings from true north, [0, 360)."""
+    """Polygons in the grid's CRS of oriented boxes in grid pixels, and their headings from true north, [0, 360).
+
+    Without a CRS: polygons in the image's pixels, headings from the image's up.
+    """
     heading = np.deg2rad(heading_deg)
     along = np.stack([np.sin(heading), -np.cos(heading)], axis=-1) * (length_px / 2)[:, None]
     across = np.stack([np.cos(heading), np.sin(heading)], axis=-1) * (width_px / 2)[:, None]
@@ -94,6 +124,8 @@ def boxes(
     )
     xs, ys = grid.to_crs(corners[..., 0], corners[..., 1])
     polygons = shapely.polygons(np.stack([xs, ys], axis=-1))
+    if grid.crs is None:
+        return polygons, np.asarray(heading_deg, np.float64) % 360.0
     to_lonlat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True)
     # 10 m either way along the axis: long enough for the azimuth to be exact, short enough to be local.
     step = np.stack([np.sin(heading), -np.cos(heading)], axis=-1) * (10.0 / grid.gsd_m)

@@ -5,25 +5,26 @@ many windows is one region, the same whatever the windows were.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
+import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.affinity import rotate, translate
 from shapely.geometry import Polygon, box
 
+from models.detector.detector import MIN_LETTERING
 from models.reader.reader import Reader, Reading
 from models.reader.rectify import rectify
+from pipelines.gridded_raster import GriddedRaster
+from pipelines.windows import Box
 
 LETTERING_CELL_PX = 4
 """Grid pixels a cell of the lettering map covers."""
-CELL_THRESHOLD = 0.35
-"""Cells below it are not part of a region."""
 SURE_CELL = 0.5
 """A region is scored by the mean of its cells from here on, which is what its calibration was fitted to."""
 MIN_SURE_CELLS = 12
@@ -36,6 +37,8 @@ MIN_LETTER_PX = 9.0
 """Lowest letters, in grid pixels (2.7 m at 0.3 m): lower ones hold fewer than two samples a stroke."""
 READING_MARGINS = (0.0, 0.12)
 """Room around a region, as shares of its height, with which it is read; the more confident reading counts."""
+_REGIONS_AT_ONCE = 64
+"""Regions whose crops are in memory together."""
 MIN_LETTERS = 3
 """Shorter readings are taken for chance: the reader was trained on words of three letters and more."""
 MIN_ASPECT = 1.3
@@ -51,13 +54,13 @@ class LetteringCells:
     probability: npt.NDArray[np.float64]
 
     @classmethod
-    def of_core(cls, lettering: npt.NDArray, x0: int, y0: int, x1: int, y1: int, halo_px: int) -> "LetteringCells":
-        """The cells of a window's map (h/4, w/4) that lie in its core, whose grid bounds are given."""
-        skip = halo_px // LETTERING_CELL_PX
-        rows, columns = -(-(y1 - y0) // LETTERING_CELL_PX), -(-(x1 - x0) // LETTERING_CELL_PX)
-        core = lettering[skip : skip + rows, skip : skip + columns].astype(np.float64)
-        r, c = np.nonzero(core >= CELL_THRESHOLD)
-        return cls(r + y0 // LETTERING_CELL_PX, c + x0 // LETTERING_CELL_PX, core[r, c])
+    def of_core(cls, lettering: npt.NDArray, core: Box, window: Box) -> "LetteringCells":
+        """The cells of a window's map (h/4, w/4) that lie in its core; both boxes in grid pixels."""
+        top, left = (core.y0 - window.y0) // LETTERING_CELL_PX, (core.x0 - window.x0) // LETTERING_CELL_PX
+        rows, columns = -(-core.height // LETTERING_CELL_PX), -(-core.width // LETTERING_CELL_PX)
+        own = lettering[top : top + rows, left : left + columns]
+        r, c = np.nonzero(own >= MIN_LETTERING)
+        return cls(r + core.y0 // LETTERING_CELL_PX, c + core.x0 // LETTERING_CELL_PX, own[r, c].astype(np.float64))
 
     @classmethod
     def joined(cls, parts: Sequence["LetteringCells"]) -> "LetteringCells":
@@ -123,16 +126,18 @@ def without_overlaps(words: Sequence[Word]) -> list[Word]:
     A word that both lattices show is found twice; which of the two is kept does not depend on their order.
     """
     best_first = sorted(words, key=lambda w: (-w.probability, -w.region.length_px, w.region.y_px, w.region.x_px))
-    kept: list[Word] = []
-    for word in best_first:
-        outline = word.region.outline
-        shared = [
-            outline.intersection(other.region.outline).area / min(outline.area, other.region.outline.area)
-            for other in kept
-        ]
-        if not shared or max(shared) <= 0.5:
-            kept.append(word)
-    return kept
+    outlines = np.array([word.region.outline for word in best_first], dtype=object)
+    area = shapely.area(outlines)
+    better, worse = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+    pairs = better < worse
+    better, worse = better[pairs], worse[pairs]
+    shared = shapely.area(shapely.intersection(outlines[better], outlines[worse]))
+    covers = shared > 0.5 * np.minimum(area[better], area[worse])
+    kept = np.ones(len(best_first), dtype=bool)
+    # Best first: whether a word stays is settled before it is held against a worse one.
+    for one, other in sorted(zip(better[covers], worse[covers], strict=True)):
+        kept[other] &= not kept[one]
+    return [word for word, stays in zip(best_first, kept, strict=True) if stays]
 
 
 def lettering_regions(cells: LetteringCells) -> list[Region]:
@@ -193,25 +198,28 @@ def _components(row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> np
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def read_region(vrt: WarpedVRT, region: Region, reader: Reader) -> tuple[Reading, float]:
-    """Read a region; returns the reading and the reading direction in the grid, [0, 360)."""
+def read_regions(raster: GriddedRaster, regions: Sequence[Region], reader: Reader) -> list[tuple[Reading, float]]:
+    """Read regions; returns for each the reading and the reading direction in the grid, [0, 360)."""
+    read = []
+    for start in range(0, len(regions), _REGIONS_AT_ONCE):
+        some = regions[start : start + _REGIONS_AT_ONCE]
+        readings = iter(reader.read([crop for region in some for crop in _crops(raster, region)]))
+        for region in some:
+            tries = itertools.islice(readings, len(READING_MARGINS))
+            reading = max(tries, key=lambda r: (bool(r.text), r.confidence))
+            if len(reading.text.replace(" ", "")) < MIN_LETTERS:
+                reading = dataclasses.replace(reading, text="")
+            read.append((reading, (region.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0))
+    return read
+
+
+def _crops(raster: GriddedRaster, region: Region) -> list[npt.NDArray[np.uint8]]:
+    """The region as the reader wants it, once with each of the margins."""
     reach = int(np.ceil(np.hypot(region.length_px, region.width_px) / 2 + region.width_px)) + 2
-    x0, y0 = max(0, int(region.x_px) - reach), max(0, int(region.y_px) - reach)
-    x1, y1 = min(vrt.width, int(region.x_px) + reach), min(vrt.height, int(region.y_px) + reach)
-    picture = vrt.read((1, 2, 3), window=Window(x0, y0, x1 - x0, y1 - y0)).transpose(1, 2, 0)
-    crops = [
-        rectify(
-            np.ascontiguousarray(picture),
-            region.x_px - x0,
-            region.y_px - y0,
-            region.length_px,
-            region.width_px,
-            region.heading_deg,
-            margin,
-        )
-        for margin in READING_MARGINS
-    ]
-    reading = max(reader.read(crops), key=lambda r: (bool(r.text), r.confidence))
-    if len(reading.text.replace(" ", "")) < MIN_LETTERS:
-        reading = dataclasses.replace(reading, text="")
-    return reading, (region.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0
+    x, y = int(region.x_px), int(region.y_px)
+    box = Box(x - reach, y - reach, x + reach, y + reach).clipped(
+        Box(0, 0, raster.grid.width_px, raster.grid.height_px)
+    )
+    picture = raster.read(box).rgb
+    place = (region.x_px - box.x0, region.y_px - box.y0, region.length_px, region.width_px, region.heading_deg)
+    return [rectify(picture, *place, margin) for margin in READING_MARGINS]

@@ -2,6 +2,9 @@
 
 import logging
 import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,15 +18,19 @@ from models.detector.allocator import keep_large_buffers
 from models.detector.card import WeightsCard
 from models.detector.network import LATTICE_PX, STRIDE, DetectorNet, fold_normalisation, normalise
 from models.detector.peaks import Peaks, decode, pick_peaks
-from models.errors import DeviceError, WeightsError
+from models.errors import DeviceError, DeviceMemoryError, WeightsError
 from models.weights_file import load_weights
 
-__all__ = ["Detector", "Peaks", "resolve_device", "resolve_precision"]
+__all__ = ["Detector", "Peaks", "cores", "resolve_device", "resolve_precision", "threads_of_each"]
 
 log = logging.getLogger(__name__)
 
 GSD_M = 0.30
 """Ground sampling distance the detector is trained at."""
+MIN_SCORE = 0.05
+"""Peaks of a lower score are not looked at."""
+MIN_LETTERING = 0.35
+"""Cells of the lettering map below it are not part of a region."""
 _CPU_BATCH_PX = 1 << 20
 """Pixels of one forward pass on a CPU: larger batches leave the caches and are no faster."""
 
@@ -65,27 +72,39 @@ class Detector:
         `device` is auto, cpu, cuda or cuda:N; `precision` is auto (bfloat16 where the processor has it), float32 or
         bfloat16. Raises `WeightsError` and `DeviceError`.
         """
-        place = resolve_device(device)
-        if place == "cpu":
+        return cls.load_each(path, device, precision)[0]
+
+    @classmethod
+    def load_each(cls, path: Path, devices: str = "auto", precision: str = "auto") -> list["Detector"]:
+        """The same detector on each of several devices, as they are named with commas between: `cuda:0,cuda:1`."""
+        places = [resolve_device(device.strip()) for device in devices.split(",")]
+        if len(set(places)) < len(places):
+            raise DeviceError(f"--device {devices} names a device twice: name each once.")
+        if "cpu" in places:
             keep_large_buffers()
         tensors, card = load_weights(path)
-        net = DetectorNet()
-        try:
-            parsed = WeightsCard.from_json(card)
-            net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except (KeyError, TypeError, IndexError, RuntimeError) as error:
-            raise WeightsError(
-                f"Weights file {path} does not hold a detector of this version: train one with `overwatt train`."
-            ) from error
-        return cls(net, parsed, f"detector-{card['sha256'][:8]}", place, resolve_precision(precision, place))
+        detectors = []
+        for place in places:
+            net = DetectorNet()
+            try:
+                parsed = WeightsCard.from_json(card)
+                net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+            except (KeyError, TypeError, IndexError, RuntimeError) as error:
+                raise WeightsError(
+                    f"Weights file {path} does not hold a detector of this version: train one with `overwatt train`."
+                ) from error
+            version = f"detector-{card['sha256'][:8]}"
+            detectors.append(cls(net, parsed, version, place, resolve_precision(precision, place)))
+        return detectors
 
     def detect(
-        self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = 0.05
+        self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = MIN_SCORE
     ) -> tuple[Peaks, np.ndarray]:
-        """Peaks and lettering probability of uint8 windows (N, H, W, 3) at `gsd_m`.
+        """Peaks, not yet thinned, and lettering probability of uint8 windows (N, H, W, 3) at `gsd_m`.
 
         `valid` is bool (N, H, W), False where there is no image; nothing is found there. The lettering map is float16
-        (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px.
+        (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px. Raises `DeviceMemoryError` when not
+        even one window fits into the device's memory.
         """
         pieces, lettering = [], []
         start = 0
@@ -94,13 +113,18 @@ class Detector:
             part = slice(start, start + size)
             try:
                 table, mask = self._forward(windows[part], None if valid is None else valid[part], min_score)
-            except torch.cuda.OutOfMemoryError:
-                if size == 1 or len(windows[part]) == 1:
+            except RuntimeError as error:
+                if not _out_of_memory(error):
                     raise
-                fewer = min(size, len(windows)) // 2
-                self._batch_px = fewer * windows.shape[1] * windows.shape[2]
+                tried = len(windows[part])
+                if tried == 1:
+                    raise DeviceMemoryError(
+                        f"Device {self.device} has too little memory for a window of {windows.shape[2]} x "
+                        f"{windows.shape[1]} px: use a smaller --window or --device cpu."
+                    ) from None
+                self._batch_px = tried // 2 * windows.shape[1] * windows.shape[2]
                 torch.cuda.empty_cache()
-                log.warning("the device is out of memory: going on with %d windows at a time", fewer)
+                log.warning("device %s is out of memory: going on with %d windows at a time", self.device, tried // 2)
                 continue
             pieces.append(decode(table, start))
             lettering.append(mask)
@@ -108,6 +132,13 @@ class Detector:
         if not pieces:
             raise ValueError("detect() needs at least one window")
         return Peaks.joined(pieces), np.concatenate(lettering)
+
+    def silent_on(self, colour: tuple[int, int, int]) -> bool:
+        """Whether a window of this colour and nothing else gives neither peak nor lettering, whatever its size."""
+        # One period of the lattice with all that it sees; what lies farther out cannot differ from it.
+        side = LATTICE_PX + 2 * self.halo_px
+        peaks, lettering = self.detect(np.full((1, side, side, 3), colour, np.uint8))
+        return len(peaks) == 0 and not bool((lettering >= MIN_LETTERING).any())
 
     def probability(self, cls: np.ndarray, score: np.ndarray) -> np.ndarray:
         """Calibrated probability, float64, of peaks of the given classes (index in OBJECT_CLASSES) and scores."""
@@ -126,7 +157,8 @@ class Detector:
             images = functional.pad(images, (0, 0, 0, right, 0, below))
             seen = functional.pad(seen, (0, right, 0, below))
         with torch.inference_mode():
-            table, lettering = pick_peaks(self.net(normalise(images, seen, self.precision)), seen, min_score)
+            cells = self.net.cells(normalise(images, seen, self.precision))
+            table, lettering = pick_peaks(cells, self.net.maps.bias, seen, min_score)
             lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
             # One transfer: the two results travel as one run of bytes.
             whole = torch.cat([table.view(torch.uint8).reshape(-1), lettering.view(torch.uint8).reshape(-1)]).cpu()
@@ -136,6 +168,30 @@ class Detector:
             raw[:split].view(np.float32).reshape(table.shape),
             raw[split:].copy().view(np.float16).reshape(lettering.shape),
         )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def threads_of_each(count: int) -> Iterator[Callable[[], None]]:
+    """What a worker thread calls first, so that its share of the arithmetic takes `count` processor cores.
+
+    Threads that work on a window each lose nothing to waiting for one another at every layer. The number of the calling
+    thread is put back at the end.
+    """
+    before = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(count)
+    finally:
+        torch.set_num_threads(before)
 
 
 def resolve_device(device: str) -> str:

@@ -22,7 +22,7 @@ LATTICE_PX = 16
 
 STEM = 32
 """Channels at stride 2."""
-WIDTHS = (64, 96, 192)
+WIDTHS = (48, 96, 192)
 """Channels of the stages at strides 4, 8 and 16."""
 BLOCKS = (1, 2, 1)
 PYRAMID = WIDTHS[0]
@@ -67,7 +67,7 @@ def normalise(
 
 
 class DetectorNet(nn.Module):
-    """Light residual encoder (32-64-96-192 channels at strides 2-16), a 64-channel pyramid, maps at stride 2.
+    """Light residual encoder (32-48-96-192 channels at strides 2-16), a 48-channel pyramid, maps at stride 2.
 
     The trunk works at stride 4; the stem's stride 2 reaches the last layers through a 2 x 2 lateral, and the maps come
     back to stride 2 by sub-pixel convolution (Shi et al. 2016): convolutions of 64 channels at stride 2 were 65% of the
@@ -104,6 +104,13 @@ class DetectorNet(nn.Module):
 
         H and W are multiples of LATTICE_PX.
         """
+        return spread(self.cells(images), self.maps.bias)
+
+    def cells(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps as the trunk gives them: (N, H / 4, W / 4, 4 * CHANNELS) of four sub-cells, without their bias.
+
+        Who needs a few places or channels of the maps need not lay out the rest of them.
+        """
         fine = self.stem(images)
         at_4 = self.stages[0](self.enter(fine))
         at_8 = self.stages[1](at_4)
@@ -111,9 +118,7 @@ class DetectorNet(nn.Module):
         # torchvision's FeaturePyramidNetwork smooths each level; only the one at stride 8 is worth its reach here.
         merged = self.smooth(_plus_doubled(self.laterals[0](at_8), self.laterals[1](at_16)))
         merged = self.head(_plus_doubled(at_4 + self.fine(fine), merged))
-        cells = functional.linear(merged.permute(0, 2, 3, 1), self.maps.weight)
-        # bfloat16 has 8 bits, too few for a length in logarithms beside its mean: the bias is added in float32.
-        return _spread(cells.float().add_(self.maps.bias))
+        return functional.linear(merged.permute(0, 2, 3, 1), self.maps.weight)
 
     @property
     def reach_px(self) -> int:
@@ -142,6 +147,28 @@ class DetectorNet(nn.Module):
                 assert isinstance(block, BasicBlock)
                 encoder += [block.conv1, block.conv2]
             yield _walk_back(encoder[::-1], low, high)
+
+
+def spread(cells: torch.Tensor, bias: torch.Tensor, channels: slice = slice(CHANNELS)) -> torch.Tensor:
+    """Some channels of `DetectorNet.cells` as maps (N, C, 2 h, 2 w), float32, channels-last.
+
+    `pixel_shuffle` does the same and took a sixth of the whole forward pass in that layout. The bias is added in
+    float32, because the 8 bits of bfloat16 are too few for a length in logarithms beside its mean.
+    """
+    count, height, width, _ = cells.shape
+    split = cells.view(count, height, width, _SUB_CELLS, CHANNELS)[..., channels].float()
+    split = (split + bias.view(_SUB_CELLS, CHANNELS)[:, channels]).unflatten(3, (_SUB_STRIDE, _SUB_STRIDE))
+    laid_out = split.transpose(2, 3).reshape(count, _SUB_STRIDE * height, _SUB_STRIDE * width, -1)
+    return laid_out.permute(0, 3, 1, 2)
+
+
+def gather(
+    cells: torch.Tensor, bias: torch.Tensor, window: torch.Tensor, row: torch.Tensor, column: torch.Tensor
+) -> torch.Tensor:
+    """All channels (n, CHANNELS), float32, of `DetectorNet.cells` at the given cells of the maps."""
+    sub = row % _SUB_STRIDE * _SUB_STRIDE + column % _SUB_STRIDE
+    split = cells.unflatten(3, (_SUB_CELLS, CHANNELS))
+    return split[window, row // _SUB_STRIDE, column // _SUB_STRIDE, sub].float() + bias.view(_SUB_CELLS, CHANNELS)[sub]
 
 
 def fold_normalisation(net: DetectorNet) -> DetectorNet:
@@ -178,16 +205,6 @@ def _plus_doubled(maps: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
     count, height, width, channels = pixels.shape
     merged = pixels.view(count, height // 2, 2, width // 2, 2, channels) + parents
     return merged.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _spread(cells: torch.Tensor) -> torch.Tensor:
-    """Maps (N, h, w, 4 * C) of four sub-cells, left to right and top to bottom, as (N, C, 2 h, 2 w), channels-last.
-
-    `pixel_shuffle` does the same and took a sixth of the whole forward pass in that layout.
-    """
-    count, height, width, _ = cells.shape
-    split = cells.view(count, height, width, _SUB_STRIDE, _SUB_STRIDE, CHANNELS).transpose(2, 3)
-    return split.reshape(count, _SUB_STRIDE * height, _SUB_STRIDE * width, CHANNELS).permute(0, 3, 1, 2)
 
 
 def _walk_back(convolutions: Sequence[nn.Conv2d], low: int, high: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch.nn import functional
 
-from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, STRIDE
+from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, STRIDE, gather, spread
 
 MAX_OFFSET_CELLS = 2.0
 """Farthest a centre is decoded from the cell of its peak."""
@@ -54,6 +54,11 @@ class Peaks:
         return Peaks(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @classmethod
+    def none(cls) -> "Peaks":
+        """No row at all."""
+        return decode(np.zeros((0, 12), np.float32), 0)
+
+    @classmethod
     def joined(cls, parts: Sequence["Peaks"]) -> "Peaks":
         """One table of several, in their order; there must be at least one."""
         return cls(
@@ -61,16 +66,19 @@ class Peaks:
         )
 
 
-def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidate table and pooled lettering map of float32 maps (N, CHANNELS, h, w), both still on the device.
+def pick_peaks(
+    cells: torch.Tensor, bias: torch.Tensor, valid: torch.Tensor | None, min_score: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Candidate table and pooled lettering map of `DetectorNet.cells` and its bias, both still on the device.
 
-    `min_score` lies between 0 and 1, `valid` is (N, H, W) with H and W multiples of LATTICE_PX.
-
-    The table is float32 (n, 4 + 8): window, class, row, column, then score, x, y, length, width, cos 2t, sin 2t, fans.
+    The table is float32 (n, 4 + 8): window, class, row, column, then score, x, y (from the cell's
+    corner), length, width, cos 2t, sin 2t, fans.
     A cell is a candidate when its score is at least `min_score` and no neighbour's is higher; of equal neighbours the
-    first in reading order stays. There is no limit on their number. Centres on invalid pixels are left out, and lettering there is zero.
+    first in reading order stays. There is no limit on their number, because a limit would be a silent hole. Centres on
+    invalid pixels are left out, and lettering there is zero. `min_score` lies between 0 and 1, `valid` is (N, H, W)
+    with H and W multiples of LATTICE_PX.
     """
-    logits = maps[:, HEAT]
+    logits = spread(cells, bias, HEAT)
     # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17. Few cells are high enough,
     # so neighbours are looked up for these alone.
     window, cls, row, column = torch.nonzero(logits >= math.log(min_score / (1 - min_score)), as_tuple=True)
@@ -84,10 +92,10 @@ def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float)
         peak &= ~inside | (other < value if before else other <= value)
     window, cls, row, column, value = window[peak], cls[peak], row[peak], column[peak], value[peak]
 
-    box = maps[window, :, row, column]
+    box = gather(cells, bias, window, row, column)
     offset = box[:, OFFSET].clamp(-MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)
-    x = (column + 0.5 + offset[:, 0]) * STRIDE
-    y = (row + 0.5 + offset[:, 1]) * STRIDE
+    # From the cell's corner: the last bits of a place must not depend on how far the cell is from the window's.
+    x, y = (0.5 + offset[:, 0]) * STRIDE, (0.5 + offset[:, 1]) * STRIDE
     # e^7 px is beyond any equipment; the clamp keeps a wild map finite.
     size = box[:, SIZE].clamp(0, 7).exp()
     table = torch.stack(
@@ -107,15 +115,15 @@ def pick_peaks(maps: torch.Tensor, valid: torch.Tensor | None, min_score: float)
         ],
         dim=1,
     )
-    lettering = maps[:, LETTERING]
+    height, width = logits.shape[2] * STRIDE, logits.shape[3] * STRIDE
+    at_y, at_x = row * STRIDE + y.floor().long(), column * STRIDE + x.floor().long()
+    seen = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
+    lettering = spread(cells, bias, LETTERING)
     if valid is not None:
-        height, width = valid.shape[1:]
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        at_y, at_x = y.long().clamp(0, height - 1), x.long().clamp(0, width - 1)
-        table = table[inside & valid[window, at_y, at_x]]
-        seen = valid.view(len(valid), 1, height // STRIDE, STRIDE, width // STRIDE, STRIDE).any(dim=5).any(dim=3)
-        lettering = lettering.masked_fill(~seen, -torch.inf)
-    return table, functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).sigmoid().half()
+        seen &= valid[window, at_y.clamp(0, height - 1), at_x.clamp(0, width - 1)]
+        blocks = valid.view(len(valid), 1, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+        lettering = lettering.masked_fill(~blocks.any(dim=5).any(dim=3), -torch.inf)
+    return table[seen], functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).sigmoid().half()
 
 
 def decode(table: np.ndarray, first_window: int) -> Peaks:
@@ -124,8 +132,8 @@ def decode(table: np.ndarray, first_window: int) -> Peaks:
     heading = np.rad2deg(np.arctan2(table[:, 10], table[:, 9])) / 2 % 180
     return Peaks(
         window=table[:, 0].astype(np.int64) + first_window,
-        x_px=table[:, 5].astype(np.float64),
-        y_px=table[:, 6].astype(np.float64),
+        x_px=table[:, 3].astype(np.float64) * STRIDE + table[:, 5],
+        y_px=table[:, 2].astype(np.float64) * STRIDE + table[:, 6],
         length_px=table[:, 7],
         width_px=table[:, 8],
         # The remainder of a tiny negative float32 rounds up to 180 itself.

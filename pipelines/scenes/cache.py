@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from pipelines.scenes.radiometry import Radiometry, radiometry_of
 from pipelines.scenes.types import FetchedScene, Scene
 from pipelines.scenes.web import new_client, public_href, version_of
 
-__all__ = ["SceneCache"]
+__all__ = ["LICENCE_TAG", "RENDERED_TAG", "SceneCache", "scratch_folder", "write_rgb", "writing"]
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _reuse(scene: Scene, path: Path) -> FetchedScene | None:
 
 def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path) -> FetchedScene:
     name = public_href(scene.href)
-    with open_raster(scene.href) as source, _scratch_folder(path) as scratch:
+    with open_raster(scene.href) as source, scratch_folder(path) as scratch:
         window = window_around(source, area, MARGIN_M)
         if window is None:
             raise refuse_far(name, footprint(source), area, "the area asked for")
@@ -146,8 +146,8 @@ def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path) -> FetchedSce
         rendered = scene.rendered or source.tags().get(RENDERED_TAG, "").upper() == "YES"
         scene = dataclasses.replace(scene, rendered=rendered, gsd_m=_native_gsd_m(scene, source, name))
         plain, cog, item_path = scratch / "plain.tif", scratch / "cog.tif", scratch / "item.json"
-        with _writing(path):
-            _write_plain(source, window, radiometry, scene, plain)
+        with writing(path):
+            write_rgb(source, window, radiometry, plain, _tags(scene))
             _write_cog(plain, cog)
         with gdal_env(), rasterio.open(cog) as dataset:
             coverage = _coverage(dataset, area)
@@ -165,7 +165,7 @@ def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path) -> FetchedSce
                 coverage=coverage,
                 source_sha256=None if is_url(scene.href) else _sha256(Path(scene.href)),
             )
-        with _writing(path):
+        with writing(path):
             item_path.write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
             cog.replace(path)
             item_path.replace(path.with_suffix(".json"))
@@ -182,8 +182,14 @@ def _native_gsd_m(scene: Scene, source: DatasetReader, name: str) -> float:
     return pixel_m
 
 
-def _write_plain(source: DatasetReader, window: Window, radiometry: Radiometry, scene: Scene, path: Path) -> None:
-    """Copy the window strip by strip, so that memory does not grow with it."""
+def write_rgb(
+    source: DatasetReader, window: Window, radiometry: Radiometry, path: Path, tags: Mapping[str, str]
+) -> None:
+    """Copy a window as uint8 red, green and blue with a mask, strip by strip, so that memory does not grow with it.
+
+    :raises SceneError: the source cannot be read
+    :raises RasterioError: the file cannot be written
+    """
     width, height = int(window.width), int(window.height)
     profile = {
         "driver": "GTiff",
@@ -201,9 +207,9 @@ def _write_plain(source: DatasetReader, window: Window, radiometry: Radiometry, 
     }
     # Local settings here: this file is on this machine, and its mask is inside it.
     with rasterio.open(path, "w", **profile) as target:
-        target.update_tags(**_tags(scene))
+        target.update_tags(**tags)
         for part in _strips(width, height):
-            with reading(scene.href):
+            with reading(source.name.removeprefix("/vsicurl/")):
                 shifted = Window(window.col_off + part.col_off, window.row_off + part.row_off, part.width, part.height)
                 rgb, valid = radiometry.read(source, shifted)
             target.write(rgb, window=part)
@@ -277,10 +283,13 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside `path`, on the same disk so that renaming is atomic; it is removed whatever happens."""
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path`, on the same disk so that renaming is atomic; it is removed whatever happens.
+
+    :raises SourceError: it cannot be made
+    """
     scratch = path.parent / f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}"
-    with _writing(path):
+    with writing(path):
         scratch.mkdir(parents=True)
         for abandoned in path.parent.glob(".*-*"):
             if abandoned.stat().st_mtime < time.time() - _ABANDONED_S:
@@ -292,7 +301,8 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while writing to the cache into one sentence, a `SourceError`."""
     try:
         yield
     except (OSError, RasterioError) as error:

@@ -26,7 +26,16 @@ from pipelines.gdal_env import gdal_env, gdal_path, is_url
 from pipelines.geojson import WGS84
 from pipelines.scenes.web import public_href
 
-__all__ = ["footprint", "gsd_m", "lonlat_from_pixels", "open_raster", "reading", "refuse_far", "window_around"]
+__all__ = [
+    "footprint",
+    "gsd_m",
+    "is_unplaced",
+    "lonlat_from_pixels",
+    "open_raster",
+    "reading",
+    "refuse_far",
+    "window_around",
+]
 
 _EDGE_POINTS = 16
 """Points an image edge is divided into: a straight edge is a curve in another CRS."""
@@ -34,8 +43,8 @@ _SWAPPED_WITHIN_KM = 100.0
 
 
 @contextmanager
-def open_raster(href: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster that has a place on the ground.
+def open_raster(href: str | Path, *, placed: bool = True) -> Iterator[DatasetReader]:
+    """Open a raster that has a place on the ground; one without, where it need not be `placed`.
 
     :raises SceneError: it is missing, damaged, empty, complex-valued, or has no certain place on the ground
     :raises SourceError: it is remote and cannot be reached
@@ -47,7 +56,14 @@ def open_raster(href: str | Path) -> Iterator[DatasetReader]:
             dataset = rasterio.open(gdal_path(href))
         with dataset:
             _refuse_unusable(dataset, public_href(str(href)))
+            if placed or not is_unplaced(dataset):
+                _refuse_unplaced(dataset, public_href(str(href)))
             yield dataset
+
+
+def is_unplaced(dataset: DatasetReader) -> bool:
+    """Whether a raster says nothing at all of its place on the ground."""
+    return bool(dataset.transform.is_identity and not dataset.gcps[0] and not dataset.rpcs)
 
 
 @contextmanager
@@ -134,15 +150,18 @@ def _refuse_unusable(dataset: DatasetReader, name: str) -> None:
         raise SceneError(f"{name} is empty: {dataset.width} x {dataset.height} pixels")
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         raise SceneError(f"{name} holds complex numbers (radar?); an optical image with real pixel values is needed")
-    if dataset.transform.is_identity:
-        if dataset.gcps[0] or dataset.rpcs:
-            raise SceneError(
-                f"{name} is placed by control points or RPCs only; rectify it first, for example with "
-                "`gdalwarp -t_srs EPSG:32616 IN OUT` (the UTM zone of the place)"
-            )
+
+
+def _refuse_unplaced(dataset: DatasetReader, name: str) -> None:
+    if is_unplaced(dataset):
         raise SceneError(
             f"{name} has no georeference (no geotransform, no control points); export it with one, or give it one with "
             "`gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM FILE`"
+        )
+    if dataset.transform.is_identity:
+        raise SceneError(
+            f"{name} is placed by control points or RPCs only; rectify it first, for example with "
+            "`gdalwarp -t_srs EPSG:32616 IN OUT` (the UTM zone of the place)"
         )
     if dataset.transform.is_degenerate:
         raise SceneError(f"{name} has a geotransform that gives its pixels no size; export it again")

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from shapely.geometry import box
 
 from flows.cli import main
 from tests.flows.conftest import Overwatt, Place
@@ -63,6 +66,14 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["sites", "new", "x", "--bounds", "1", "2", "3"], "--bounds"),
         (["sites", "new", "x", "--bounds", "-90", "35", "-91", "36"], "west south east north"),
         (["serve", "--cron", "monday"], "--cron"),
+        (["detect", "missing.tif"], "missing.tif does not exist"),
+        (["detect", "a.tif", "--classes", "chiller"], "--classes chiller has no class 'chiller'"),
+        (["detect", "a.tif", "--classes", ","], "names no class"),
+        (["detect", "a.tif", "--min-probability", "1.5"], "--min-probability"),
+        (["detect", "a.tif", "--window", "0"], "--window"),
+        (["detect", "a.tif", "--out", "no/such/folder/a.geojson"], "no/such/folder is no folder"),
+        (["detect", "a.tif", "--area", "missing.geojson"], "area file missing.geojson cannot be read"),
+        (["detect", "a.tif", "--device", "cuda:77"], "cuda:77"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(
@@ -187,3 +198,103 @@ def test_ctrl_c_ends_with_130(home: dict[str, str], place: Place, tmp_path: Path
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
+
+
+def detected(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_text())
+    assert document["type"] == "FeatureCollection"
+    return document
+
+
+def test_detect_writes_polygons_of_an_image(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "found.geojson"
+    assert main(["detect", str(place.image), "--out", str(out), "--device", "cpu", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    document = detected(out)
+    assert sum(summary["polygons"].values()) == len(document["features"]) > 10
+    assert summary["rendered"] is True
+    assert document["overwatt"]["rendered"] is True
+    assert all(feature["properties"]["rendered"] for feature in document["features"])
+    frame = gpd.read_file(out)
+    assert frame.crs == "EPSG:4326"
+    assert frame.geometry.is_valid.all()
+    with rasterio.open(place.image) as raster:
+        assert frame.to_crs(raster.crs).within(box(*raster.bounds).buffer(1)).all()
+    assert main(["detect", str(place.image), "--out", str(tmp_path / "again.geojson"), "--window", "128"]) == 0
+    again = detected(tmp_path / "again.geojson")
+    assert len(again["features"]) == pytest.approx(len(document["features"]), abs=2)
+
+
+def test_detect_gives_the_classes_asked_for(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["detect", str(place.image), "--out", str(tmp_path / "a.geojson"), "--device", "cpu"]
+    assert main([*arguments, "--classes", "battery,gas_turbine", "--min-probability", "0.6"]) == 0
+    assert "RENDERED" in capsys.readouterr().out
+    document = detected(tmp_path / "a.geojson")
+    assert document["overwatt"]["classes"] == ["gas_turbine", "battery"]
+    assert document["overwatt"]["min_probability"] == 0.6
+    for feature in document["features"]:
+        assert feature["properties"]["class"] in {"battery", "gas_turbine"}
+        assert feature["properties"]["probability"] >= 0.6
+
+
+def test_detect_looks_inside_an_area(place: Place, tmp_path: Path) -> None:
+    with rasterio.open(place.image) as raster:
+        west, south, east, _ = raster.bounds
+        half = gpd.GeoSeries([box(west, south, east, south + 60)], crs=raster.crs).to_crs("OGC:CRS84")
+    (tmp_path / "area.geojson").write_text(half.to_json())
+    arguments = ["detect", str(place.image), "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "all.geojson")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "part.geojson"), "--area", str(tmp_path / "area.geojson")]) == 0
+    everything = gpd.read_file(tmp_path / "all.geojson").to_crs("EPSG:32616")
+    inside = everything[everything.centroid.y < south + 60]
+    part = gpd.read_file(tmp_path / "part.geojson")
+    assert 0 < len(part) < len(everything)
+    assert len(part) == pytest.approx(len(inside), abs=2)
+    assert main([*arguments, "--area", str(place.image)]) == 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_detect_gives_pixels_of_an_image_without_georeference(
+    suffix: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with rasterio.open(place.image) as raster:
+        pixels = raster.read().transpose(1, 2, 0)
+    Image.fromarray(pixels).save(f"plain{suffix}", quality=95)
+    assert main(["detect", f"plain{suffix}"]) == 2
+    assert "--gsd" in capsys.readouterr().err
+    assert main(["detect", f"plain{suffix}", "--gsd", "0.3", "--device", "cpu"]) == 0
+    assert "pixels of the image, y down" in capsys.readouterr().out
+    document = detected(tmp_path / "plain.detections.geojson")
+    assert document["crs"] is None
+    assert "y down" in document["overwatt"]["coordinates"]
+    plain = gpd.read_file(tmp_path / "plain.detections.geojson")
+    assert plain.crs is None
+    # the same places as in the georeferenced image, there measured from its north-west corner
+    assert main(["detect", str(place.image), "--out", "placed.geojson", "--device", "cpu"]) == 0
+    with rasterio.open(place.image) as raster:
+        placed = gpd.read_file("placed.geojson").to_crs(raster.crs)
+        x, y = ~raster.transform @ (placed.centroid.x.to_numpy(), placed.centroid.y.to_numpy())
+    sure = placed["probability"].to_numpy() > 0.9
+    gap = np.hypot(plain.centroid.x.to_numpy()[None] - x[sure, None], plain.centroid.y.to_numpy()[None] - y[sure, None])
+    assert sure.sum() > 5
+    assert np.median(gap.min(axis=1)) < 0.3
+
+
+def test_detect_leaves_out_what_is_damaged_when_asked(place: Place, tmp_path: Path, overwatt: Overwatt) -> None:
+    with rasterio.open(place.image) as raster:
+        profile, pixels = raster.profile | {"compress": "deflate", "tiled": True}, raster.read()
+    with rasterio.open(tmp_path / "a.tif", "w", **profile | {"blockxsize": 128, "blockysize": 128}) as raster:
+        raster.write(pixels)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    (tmp_path / "a.tif").write_bytes(content)
+    said = sentence_of(overwatt("detect", tmp_path / "a.tif", "--window", "64"))
+    assert "a.tif cannot be read in the window of" in said
+    out = tmp_path / "a.geojson"
+    done = overwatt("detect", tmp_path / "a.tif", "--window", "64", "--skip-damaged", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    not_read = json.loads(done.stdout)["not_read"]
+    assert not_read
+    assert len(not_read) == len(detected(out)["overwatt"]["not_read"])
+    assert done.stderr.count("left out") == len(not_read)

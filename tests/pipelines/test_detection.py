@@ -18,7 +18,7 @@ from models.detector.detector import Detector
 from models.reader.reader import Reader
 from models.rendering.canvas import Canvas, Frame, Truth
 from models.rendering.chips import placed
-from models.rendering.cooling_equipment import chiller_style
+from models.rendering.cooling_equipment import chiller, chiller_style
 from models.rendering.layouts import chiller_rows, ground, paint_text, roof
 from models.rendering.lettering import LetteringStyle
 from models.rendering.sensor import Sensor, photograph
@@ -49,8 +49,8 @@ def picture() -> tuple[np.ndarray, list[Truth]]:
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector.load(Settings().weights, "cpu", precision="float32")
+def detectors() -> list[Detector]:
+    return Detector.load_each(Settings().weights, "cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +112,8 @@ def straight(picture: tuple[np.ndarray, list[Truth]], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def whole(straight: FetchedScene, detector: Detector, reader: Reader) -> Detections:
-    return detect(straight, straight.scene.footprint, detector, reader, window_px=4096)
+def whole(straight: FetchedScene, detectors: list[Detector], reader: Reader) -> Detections:
+    return detect(straight, straight.scene.footprint, detectors, reader, window_px=4096)
 
 
 def true_centres(truth: list[Truth]) -> np.ndarray:
@@ -146,23 +146,86 @@ def test_lettering_is_read(whole: Detections) -> None:
     assert abs((words["heading_deg"].iloc[0] + 180) % 360 - 180) < 6
 
 
-@pytest.mark.parametrize("window_px", [208, 400])
+SEAMS_PX = (512, 1024)
+SEAMED_PX = 1100
+
+
+def on_the_seams() -> list[tuple[float, float]]:
+    """Places in pixels: on every seam and corner of windows of 512 px, and a few pixels to either side of it."""
+    places: list[tuple[float, float]] = []
+    steps = [(seam, along) for seam in SEAMS_PX for along in (*SEAMS_PX, *range(56, SEAMED_PX - 40, 57))]
+    for number, (seam, along) in enumerate(steps):
+        beside = (0, 1, -3, 7)[number % 4] if along not in SEAMS_PX else 0
+        for place in ((seam + beside, along), (along, seam + beside)):
+            if all(np.hypot(place[0] - x, place[1] - y) > 50 for x, y in places):
+                places.append(place)
+    return places
+
+
+@pytest.fixture(scope="module")
+def seamed(tmp_path_factory: pytest.TempPathFactory) -> FetchedScene:
+    """Chillers at all headings on the seams of windows of 512 and 1024 px."""
+    canvas = Canvas(SEAMED_PX * 2, SEAMED_PX * 2, GSD_M / 2)
+    rng = np.random.default_rng(3)
+    ground(canvas, rng, 0.0, "gravel")
+    style = chiller_style(rng, model=0)
+    for number, (x, y) in enumerate(on_the_seams()):
+        chiller(canvas, rng, Frame(x * GSD_M, y * GSD_M, 37.0 * number), style)
+    sensor = Sensor(0.3, 160, 50, 0, 0, 0.3, 0.03, 1.2, 0.75, (1, 1, 1), 0.6, 0.3, 0.0, 0.004, 93)
+    image = photograph(canvas, sensor, rng)
+    path = tmp_path_factory.mktemp("seamed") / "seamed.tif"
+    return write(path, image, Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH))
+
+
+@pytest.fixture(scope="module")
+def seamed_whole(seamed: FetchedScene, detectors: list[Detector], reader: Reader) -> Detections:
+    return detect(seamed, seamed.scene.footprint, detectors, reader, window_px=4096)
+
+
+def test_units_on_seams_are_found_once(seamed_whole: Detections) -> None:
+    found = found_chillers(seamed_whole)
+    truth = np.array(on_the_seams()) * GSD_M * (1, -1) + (WEST, NORTH)
+    gap = np.hypot(*(found.centroid.get_coordinates().to_numpy()[:, None] - truth[None]).transpose(2, 0, 1))
+    assert len(truth) > 60
+    assert (gap < 1.0).sum(axis=0).max() == 1
+    assert (gap < 1.0).any(axis=0).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("window_px", "origin_px"), [(512, (0, 0)), (1024, (0, 0)), (2048, (0, 0)), (512, (256, 144)), (208, (0, 0))]
+)
 def test_windows_do_not_change_the_answer(
-    window_px: int, straight: FetchedScene, whole: Detections, detector: Detector, reader: Reader
+    window_px: int,
+    origin_px: tuple[int, int],
+    seamed: FetchedScene,
+    seamed_whole: Detections,
+    detectors: list[Detector],
+    reader: Reader,
 ) -> None:
-    detections = detect(straight, straight.scene.footprint, detector, reader, window_px=window_px)
-    assert list(detections.frame["class"]) == list(whole.frame["class"])
-    assert np.abs(detections.frame["score"] - whole.frame["score"]).max() < 1e-3
-    gap = shapely.distance(detections.frame.centroid.to_numpy(), whole.frame.centroid.to_numpy())
+    found = detect(seamed, seamed.scene.footprint, detectors, reader, window_px=window_px, origin_px=origin_px)
+    assert_same(found, seamed_whole)
+
+
+def test_windows_do_not_change_what_is_read(
+    straight: FetchedScene, whole: Detections, detectors: list[Detector], reader: Reader
+) -> None:
+    assert_same(detect(straight, straight.scene.footprint, detectors, reader, window_px=208), whole)
+
+
+def assert_same(found: Detections, expected: Detections) -> None:
+    """The same set, scores within 1e-3, positions within 0.05 m, the same words."""
+    assert list(found.frame["class"]) == list(expected.frame["class"])
+    assert np.abs(found.frame["score"] - expected.frame["score"]).max() < 1e-3
+    gap = shapely.distance(found.frame.centroid.to_numpy(), expected.frame.centroid.to_numpy())
     assert gap.max() < 0.05
-    assert list(detections.frame["text"].dropna()) == list(whole.frame["text"].dropna())
+    assert list(found.frame["text"].dropna()) == list(expected.frame["text"].dropna())
 
 
-def test_only_the_area_is_read(straight: FetchedScene, detector: Detector, reader: Reader) -> None:
+def test_only_the_area_is_read(straight: FetchedScene, detectors: list[Detector], reader: Reader) -> None:
     to_lonlat = Transformer.from_crs(CRS, "OGC:CRS84", always_xy=True).transform
     area = shapely.transform(box(WEST + 5, NORTH - 60, WEST + 60, NORTH - 5), to_lonlat, interleaved=False)
     seen: list[tuple[int, int]] = []
-    detections = detect(straight, area, detector, reader, window_px=256, progress=lambda *step: seen.append(step))
+    detections = detect(straight, area, detectors, reader, window_px=256, progress=lambda *step: seen.append(step))
     assert detections.windows_read == 1
     assert detections.windows_skipped == 8
     assert seen[-1] == (1, 1)
@@ -211,11 +274,11 @@ def warped(picture: np.ndarray, path: Path, transform: Affine, crs: str, size: t
 
 @pytest.mark.parametrize("make", [degrees, rotated, oblong, mercator])
 def test_a_scene_in_any_grid_gives_the_same_places(
-    make: object, picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+    make: object, picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detectors: list[Detector], reader: Reader
 ) -> None:
     assert callable(make)
     fetched: FetchedScene = make(picture[0], tmp_path / "yard.tif")
-    detections = detect(fetched, fetched.scene.footprint, detector, reader)
+    detections = detect(fetched, fetched.scene.footprint, detectors, reader)
     chillers = found_chillers(detections)
     truth = true_centres(picture[1])
     centres = np.column_stack([chillers.centroid.x, chillers.centroid.y])
@@ -227,29 +290,31 @@ def test_a_scene_in_any_grid_gives_the_same_places(
 
 
 def test_blank_windows_never_reach_the_network(
-    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detectors: list[Detector], reader: Reader
 ) -> None:
     mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
     mask[:100, :100] = 255
     fetched = write(tmp_path / "corner.tif", picture[0], Affine(GSD_M, 0, WEST, 0, -GSD_M, NORTH), mask=mask)
-    detections = detect(fetched, fetched.scene.footprint, detector, reader, window_px=256)
+    detections = detect(fetched, fetched.scene.footprint, detectors, reader, window_px=256)
     # the corner's window, and those whose halo it reaches
     assert 1 <= detections.windows_read < 9
     assert len(detections.frame) == 0 or detections.frame.centroid.x.max() < WEST + 31
 
 
 def test_coarse_imagery_gives_no_count_but_the_reason(
-    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detector: Detector, reader: Reader
+    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detectors: list[Detector], reader: Reader
 ) -> None:
     fetched = write(tmp_path / "coarse.tif", picture[0][::4, ::4], Affine(1.2, 0, WEST, 0, -1.2, NORTH), gsd_m=1.2)
-    detections = detect(fetched, fetched.scene.footprint, detector, reader)
+    detections = detect(fetched, fetched.scene.footprint, detectors, reader)
     assert len(detections.frame) == 0
     assert set(detections.not_given) >= {"air_cooled_chiller", "battery"}
     assert "1.20 m" in detections.not_given["battery"]
     assert detections.windows_read == 0
 
 
-def test_a_damaged_block_is_named(straight: FetchedScene, tmp_path: Path, detector: Detector, reader: Reader) -> None:
+def test_a_damaged_block_is_named(
+    straight: FetchedScene, tmp_path: Path, detectors: list[Detector], reader: Reader
+) -> None:
     path = tmp_path / "damaged.tif"
     content = bytearray(straight.path.read_bytes())
     middle = len(content) // 2
@@ -257,7 +322,7 @@ def test_a_damaged_block_is_named(straight: FetchedScene, tmp_path: Path, detect
     path.write_bytes(content)
     broken = FetchedScene(straight.scene, path, straight.item_path, straight.sha256, straight.coverage)
     with pytest.raises(SceneError, match=r"damaged\.tif cannot be read in the window"):
-        detect(broken, straight.scene.footprint, detector, reader, window_px=256)
+        detect(broken, straight.scene.footprint, detectors, reader, window_px=256)
 
 
 def test_labels_of_the_fixture_are_inside(picture: tuple[np.ndarray, list[Truth]]) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.lettering import LETTERING_CELL_PX, LetteringCells, lettering_regions
+from pipelines.windows import plan_windows
 
 
 def word_map(length_px: float, width_px: float, heading_deg: float, size: int = 100) -> np.ndarray:
@@ -18,17 +19,12 @@ def word_map(length_px: float, width_px: float, heading_deg: float, size: int = 
 def cells_of(whole: np.ndarray, window_px: int, halo_px: int) -> LetteringCells:
     """The cells as windows of a given size would deliver them."""
     size_px = whole.shape[0] * LETTERING_CELL_PX
-    pad = halo_px // LETTERING_CELL_PX
-    padded = np.pad(whole, pad)
+    plan = plan_windows(size_px, size_px, lattice_px=LETTERING_CELL_PX, window_px=window_px)
     parts = []
-    for y0 in range(0, size_px, window_px):
-        for x0 in range(0, size_px, window_px):
-            y1, x1 = min(y0 + window_px, size_px), min(x0 + window_px, size_px)
-            r, c = y0 // LETTERING_CELL_PX, x0 // LETTERING_CELL_PX
-            window = padded[
-                r : r + (y1 - y0) // LETTERING_CELL_PX + 2 * pad, c : c + (x1 - x0) // LETTERING_CELL_PX + 2 * pad
-            ]
-            parts.append(LetteringCells.of_core(window, x0, y0, x1, y1, halo_px))
+    for core in plan.cores:
+        window = core.grown(halo_px, plan.extent)
+        x0, y0, x1, y1 = (edge // LETTERING_CELL_PX for edge in (window.x0, window.y0, window.x1, window.y1))
+        parts.append(LetteringCells.of_core(whole[y0:y1, x0:x1], core, window))
     return LetteringCells.joined(parts)
 
 

@@ -14,7 +14,8 @@ from rasterio import Affine
 from pipelines.errors import NoSceneError, SceneError, SourceError
 from pipelines.scenes import StacSource
 from pipelines.sites import Site
-from tests.pipelines.scenes.conftest import CENTRE, FileServer, MakeRaster, area_around, noise
+from tests.pipelines.conftest import FileServer
+from tests.pipelines.scenes.conftest import CENTRE, MakeRaster, area_around, noise
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 

@@ -1,0 +1,316 @@
+"""The engine: a raster of any size through the network in windows, with one answer whatever the windows are.
+
+Threads read ahead while others compute, each on a window of its own; what comes back is joined in the windows' order.
+Memory is bounded by the windows in flight, not by the raster.
+"""
+
+import dataclasses
+import logging
+import math
+import multiprocessing
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from models.detector.allocator import keep_large_buffers
+from models.detector.detector import Detector, cores, threads_of_each
+from models.detector.peaks import Peaks, thinned
+from models.errors import DeviceMemoryError
+from pipelines.errors import WindowError
+from pipelines.gridded_raster import GriddedRaster, Pixels
+from pipelines.lettering import LetteringCells
+from pipelines.windows import Box, WindowPlan
+
+__all__ = ["Damage", "Found", "find"]
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD = 2
+"""Windows read, or being read, beyond those that are computed."""
+_MOST_CPU_WORKERS = 8
+"""Windows computed at once on a CPU; with more cores each window gets several, so that memory stays bounded."""
+_WORKERS_PER_GPU = 2
+"""While one waits for its window's result, the other's is on the way."""
+_RUNS_OF_EACH = 4
+"""Runs of cores a process takes, about: enough to even out the windows in which there is nothing to see."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A part of a raster without result, because a window could not be read."""
+
+    column: int
+    row: int
+    width: int
+    height: int
+    """In the raster's own pixels; what the window shows beyond it belongs to other windows."""
+    error: WindowError
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network saw in a scene."""
+
+    peaks: Peaks
+    """In lattice pixels of the scene, thinned, ordered by class, row and column; `window` is 0."""
+    cells: LetteringCells
+    windows_read: int
+    """Windows that reached the network."""
+    windows_blank: int
+    """Windows that were read and hold no image, or one colour in which there is nothing to find."""
+    damaged: tuple[Damage, ...]
+    """Windows that could not be read, in order; empty unless they were to be skipped."""
+    seconds: Mapping[str, float]
+    """Thread time by step: `read` (decode and resample), `network` (to the device, forward, peaks, and back)."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came of one window."""
+
+    peaks: Peaks | None = None
+    cells: LetteringCells | None = None
+    damage: Damage | None = None
+    read_s: float = 0.0
+    network_s: float = 0.0
+
+
+def find(
+    raster: GriddedRaster,
+    plan: WindowPlan,
+    detectors: Sequence[Detector],
+    *,
+    readers: int = 1,
+    processes: int = 1,
+    skip_damaged: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Peaks and lettering cells of all the plan's cores.
+
+    :param detectors: the same weights on each device that takes part
+    :param readers: threads that read ahead, each with the file open for itself
+    :param processes: that share the raster, each with its own threads
+    :param skip_damaged: go on without windows that cannot be read, and name them in the result
+    :param progress: called with windows done and windows in all
+    :raises WindowError: a window cannot be read
+    :raises DeviceMemoryError: a device has too little memory for the smallest window
+    """
+    parts: list[_Part] = []
+    share = max(1, min(processes, len(plan.cores)))
+    work = _computed if share == 1 else _shared
+    for part in work(raster, plan, detectors, readers, skip_damaged, share):
+        parts.append(part)
+        if progress is not None:
+            progress(len(parts), len(plan.cores))
+    return _joined(parts)
+
+
+def _computed(
+    raster: GriddedRaster,
+    plan: WindowPlan,
+    detectors: Sequence[Detector],
+    readers: int,
+    skip_damaged: bool,
+    share: int,
+) -> Iterator[_Part]:
+    """What came of each core, in order, with a `share`-th of the processor's cores."""
+    desk = _Desk(raster, plan, detectors, skip_damaged, share)
+    pending: deque[Future[_Part]] = deque()
+    with (
+        raster,
+        threads_of_each(desk.threads) as settle,
+        ThreadPoolExecutor(readers, "read") as reading,
+        ThreadPoolExecutor(desk.workers, "compute", initializer=settle) as computing,
+    ):
+        try:
+            for core in plan.cores:
+                pixels = reading.submit(desk.read, core)
+                pending.append(computing.submit(desk.compute, core, pixels))
+                if len(pending) >= desk.workers + READ_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            reading.shutdown(wait=False, cancel_futures=True)
+            computing.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _shared(
+    raster: GriddedRaster,
+    plan: WindowPlan,
+    detectors: Sequence[Detector],
+    readers: int,
+    skip_damaged: bool,
+    share: int,
+) -> Iterator[_Part]:
+    """The same from `share` processes, which take runs of neighbouring cores in turn."""
+    run = math.ceil(len(plan.cores) / (share * _RUNS_OF_EACH))
+    runs = [plan.cores[start : start + run] for start in range(0, len(plan.cores), run)]
+    # Pickled here: what torch would do of itself is to share the weights by file descriptors.
+    known = pickle.dumps(
+        (detectors, raster.href, raster.grid, raster.bands, raster.shrink, plan, readers, skip_damaged, share)
+    )
+    # Spawned, not forked: a fork of a process that has used torch's threads can hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(share, spawn, initializer=_learn, initargs=(known,)) as pool:
+        try:
+            for parts in pool.map(_compute_run, runs):
+                yield from parts
+        except BrokenProcessPool:
+            raise DeviceMemoryError(
+                "A process that shared the image was killed, as happens when memory runs out: use fewer --processes "
+                "or a smaller --window."
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_known: list[Any] = []
+"""In a process of `_shared`: what does not differ from run to run."""
+
+
+def _learn(known: bytes) -> None:
+    keep_large_buffers()
+    _known[:] = pickle.loads(known)
+
+
+def _compute_run(run: tuple[Box, ...]) -> list[_Part]:
+    detectors, href, grid, bands, shrink, plan, readers, skip_damaged, share = _known
+    mine = dataclasses.replace(plan, cores=run)
+    return list(_computed(GriddedRaster(href, grid, bands, shrink), mine, detectors, readers, skip_damaged, share))
+
+
+@dataclass
+class _Desk:
+    """What the threads of one call share."""
+
+    raster: GriddedRaster
+    plan: WindowPlan
+    detectors: Sequence[Detector]
+    skip_damaged: bool
+    share: int
+    workers: int = field(init=False)
+    threads: int = field(init=False)
+    """Processor cores of each worker."""
+    _free: SimpleQueue[Detector] = field(default_factory=SimpleQueue)
+    _silent: dict[tuple[int, int, int], bool] = field(default_factory=dict)
+    _most_px: dict[str, int] = field(default_factory=dict)
+    """By device, the largest window it had memory for, once it had not."""
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        mine = max(1, cores() // self.share)
+        on_cpu = max(1, min(mine, _MOST_CPU_WORKERS, len(self.plan.cores)))
+        for detector in self.detectors:
+            for _ in range(on_cpu if detector.device == "cpu" else _WORKERS_PER_GPU):
+                self._free.put(detector)
+        self.workers = self._free.qsize()
+        self.threads = mine // on_cpu
+
+    def read(self, core: Box) -> tuple[Pixels | Damage, float]:
+        start = time.perf_counter()
+        try:
+            pixels = self.raster.read(self._window(core))
+        except WindowError as error:
+            if not self.skip_damaged:
+                raise
+            return Damage(*self.raster.in_source(core), error), 0.0
+        return pixels, time.perf_counter() - start
+
+    def compute(self, core: Box, reading: "Future[tuple[Pixels | Damage, float]]") -> _Part:
+        pixels, read_s = reading.result()
+        if isinstance(pixels, Damage):
+            return _Part(damage=pixels)
+        detector = self._free.get()
+        try:
+            start = time.perf_counter()
+            if pixels.empty or self._is_silent(pixels, detector):
+                return _Part(read_s=read_s)
+            peaks, cells = self._detect(detector, core, self._window(core), pixels)
+            return _Part(peaks, cells, None, read_s, time.perf_counter() - start)
+        finally:
+            self._free.put(detector)
+
+    def _window(self, core: Box) -> Box:
+        return core.grown(self.detectors[0].halo_px, self.plan.extent)
+
+    def _is_silent(self, pixels: Pixels, detector: Detector) -> bool:
+        colour = pixels.colour
+        if colour is None:
+            return False
+        with self._lock:
+            if colour not in self._silent:
+                self._silent[colour] = detector.silent_on(colour)
+            return self._silent[colour]
+
+    def _detect(self, detector: Detector, core: Box, window: Box, pixels: Pixels) -> tuple[Peaks, LetteringCells]:
+        area_px = window.width * window.height
+        halves = core.halves(detector.lattice_px)
+        if halves is None:
+            return self._see(detector, core, window, pixels)
+        if area_px <= self._most_px.get(detector.device, area_px):
+            try:
+                return self._see(detector, core, window, pixels)
+            except DeviceMemoryError:
+                self._note_limit(detector.device, window)
+        found = []
+        for half in halves:
+            inner = self._window(half)
+            rows = slice(inner.y0 - window.y0, inner.y1 - window.y0)
+            columns = slice(inner.x0 - window.x0, inner.x1 - window.x0)
+            valid = None if pixels.valid is None else pixels.valid[rows, columns]
+            found.append(self._detect(detector, half, inner, Pixels(pixels.rgb[rows, columns], valid)))
+        return Peaks.joined([peaks for peaks, _ in found]), LetteringCells.joined([cells for _, cells in found])
+
+    def _note_limit(self, device: str, window: Box) -> None:
+        with self._lock:
+            if device not in self._most_px:
+                log.warning(
+                    "device %s is out of memory with windows of %d x %d px: going on with smaller ones",
+                    device,
+                    window.width,
+                    window.height,
+                )
+            self._most_px[device] = min(self._most_px.get(device, 1 << 62), window.width * window.height - 1)
+
+    def _see(self, detector: Detector, core: Box, window: Box, pixels: Pixels) -> tuple[Peaks, LetteringCells]:
+        valid = None if pixels.valid is None else pixels.valid[None]
+        peaks, lettering = detector.detect(pixels.rgb[None], valid)
+        stride = detector.stride
+        cell_x, cell_y = peaks.cell_x + window.x0 // stride, peaks.cell_y + window.y0 // stride
+        own = (
+            (cell_x * stride >= core.x0)
+            & (cell_x * stride < core.x1)
+            & (cell_y * stride >= core.y0)
+            & (cell_y * stride < core.y1)
+        )
+        placed = dataclasses.replace(
+            peaks, x_px=peaks.x_px + window.x0, y_px=peaks.y_px + window.y0, cell_x=cell_x, cell_y=cell_y
+        )
+        return placed[own], LetteringCells.of_core(lettering[0], core, window)
+
+
+def _joined(parts: Sequence[_Part]) -> Found:
+    seen = [(part.peaks, part.cells) for part in parts if part.peaks is not None and part.cells is not None]
+    peaks = Peaks.joined([peaks for peaks, _ in seen]) if seen else Peaks.none()
+    peaks = peaks[np.lexsort((peaks.cell_x, peaks.cell_y, peaks.cls))]
+    damaged = tuple(part.damage for part in parts if part.damage is not None)
+    return Found(
+        peaks=thinned(peaks),
+        cells=LetteringCells.joined([cells for _, cells in seen]),
+        windows_read=len(seen),
+        windows_blank=len(parts) - len(seen) - len(damaged),
+        damaged=damaged,
+        seconds={"read": sum(part.read_s for part in parts), "network": sum(part.network_s for part in parts)},
+    )
