@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from flows import prefect_env
+from models.detector.card import MIN_PROBABILITY
 from pipelines.errors import InputError, SiteError
 
 PLAIN_WIDTH = 110
@@ -194,11 +195,14 @@ def detect(
     gsd: Annotated[
         float | None, typer.Option(metavar="METRES", help="Pixel size of an image without georeference.")
     ] = None,
-    min_probability: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out less probable ones.")] = 0.3,
+    min_probability: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out less probable ones.")
+    ] = MIN_PROBABILITY,
     window: Annotated[
-        int, typer.Option(min=16, metavar="N", help="Side of a window in pixels of 0.3 m; changes memory, no result.")
-    ] = 2048,
-    readers: Annotated[int, typer.Option(min=1, max=64, help="Threads that read ahead.")] = 1,
+        int | None,
+        typer.Option(min=16, metavar="N", help="Side of a window in pixels of 0.3 m: memory, but no result, follows."),
+    ] = None,
+    readers: Annotated[int | None, typer.Option(min=1, max=64, help="Threads that read ahead.")] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the image.")] = 1,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Go on without windows that cannot be read, and name them.")

@@ -1,5 +1,6 @@
 """`overwatt detect`: one image in, one GeoJSON file of polygons out, without Prefect."""
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from flows import progress
+from flows.instruments import instruments
 from models.classes import CLASSES
 from models.errors import InputError
 from pipelines.errors import ArchiveError
 from pipelines.gdal_env import is_url
 from pipelines.geojson import read_area
+from pipelines.scenes.georeference import is_there
 from pipelines.settings import Settings
 
 
@@ -52,8 +55,8 @@ def detect_to_file(
     area: Path | None,
     gsd_m: float | None,
     min_probability: float,
-    window_px: int,
-    readers: int,
+    window_px: int | None,
+    readers: int | None,
     processes: int,
     skip_damaged: bool,
     device: str,
@@ -63,26 +66,22 @@ def detect_to_file(
     :raises InputError: the image, an option or the place to write is at fault
     """
     wanted = parse_classes(classes)
-    settings = Settings()
     inside = None if area is None else read_area(area)
-    target = out or Path(f"{Path(raster.partition('?')[0]).stem}.detections.geojson")
-    if not is_url(raster) and target.exists() and Path(raster).exists() and target.samefile(raster):
-        raise ArchiveError(f"{target} is the image itself: name another file with --out")
-    if not target.parent.is_dir():
-        raise ArchiveError(f"{target.parent} is no folder: make it, or name another file with --out")
+    target = _target(raster, out, area)
 
-    from models.detector.detector import Detector
-    from models.reader.reader import Reader
-    from pipelines.detection import detect_in_raster
+    from pipelines.detection import WINDOW_PX, detect_in_raster
     from pipelines.documents import raster_geojson
     from pipelines.single_raster import open_single
 
-    device = settings.device if device == "auto" else device
-    detectors = Detector.load_each(settings.weights, device)
-    reader = Reader.load(settings.reader_weights, device.partition(",")[0])
+    detectors, reader = instruments(device)
     start = time.perf_counter()
     with open_single(
-        raster, detector_gsd_m=detectors[0].gsd_m, cache=settings.cache, image_gsd_m=gsd_m, area=inside
+        raster,
+        detector_gsd_m=detectors[0].gsd_m,
+        cache=Settings().cache,
+        image_gsd_m=gsd_m,
+        area=inside,
+        skip_damaged=skip_damaged,
     ) as image:
         opened_s = time.perf_counter() - start
         found = detect_in_raster(
@@ -94,7 +93,7 @@ def detect_to_file(
             coverage=image.coverage,
             classes=wanted,
             min_probability=min_probability,
-            window_px=window_px,
+            window_px=window_px or WINDOW_PX,
             readers=readers,
             processes=processes,
             skip_damaged=skip_damaged,
@@ -113,16 +112,27 @@ def detect_to_file(
         polygons={name: counts[name] for name in CLASSES if name in wanted and name not in found.not_given},
         texts=tuple(found.frame["text"].dropna()),
         not_given=found.not_given,
-        not_read=tuple(
-            f"{damage.width} x {damage.height} px at column {damage.column}, row {damage.row} of {image.name} "
-            f"({damage.error.reason})"
-            for damage in found.damaged
-        ),
+        not_read=tuple(str(damage) for damage in (*image.damaged, *found.damaged)),
         windows_read=found.windows_read,
         windows_skipped=found.windows_skipped,
         model_version=found.model_version,
         seconds={"open": opened_s, **(found.seconds or {}), "write": time.perf_counter() - start},
     )
+
+
+def _target(raster: str, out: Path | None, area: Path | None) -> Path:
+    """Where the polygons go, checked before the work is done."""
+    stem = Path(raster.partition("?")[0] if is_url(raster) else raster).stem
+    target = out or Path(f"{stem}.detections.geojson")
+    if is_there(target):
+        if target.is_dir():
+            raise ArchiveError(f"--out {target} is a folder: name a file")
+        for read, what in ((raster, "the image itself"), (area, "the area file")):
+            if read is not None and is_there(read) and target.samefile(read):
+                raise ArchiveError(f"--out {target} is {what}: name another file")
+    if not is_there(target.parent) or not target.parent.is_dir():
+        raise ArchiveError(f"{target.parent} is no folder: make it, or name another file with --out")
+    return target
 
 
 def parse_classes(text: str | None) -> tuple[str, ...]:
@@ -144,5 +154,6 @@ def _write(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise ArchiveError(f"{path} cannot be written: {error.strerror}; name another file with --out") from None

@@ -3,9 +3,8 @@
 import dataclasses
 import datetime
 import json
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from prefect import flow, get_run_logger, tags, task
@@ -16,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from flows import progress
 from flows.artifacts import DetectionProgress, show_run
+from flows.instruments import instruments
 from flows.prefect_env import TAG
 from flows.summary import RunSummary, summarise
 from pipelines.capacity import estimate
@@ -26,11 +26,6 @@ from pipelines.scenes.sources import open_source
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
 from pipelines.settings import Settings
 from pipelines.sites import Site, load_site
-
-# What loads torch is imported where it is used: to deploy, to serve and to find nothing new need none of it.
-if TYPE_CHECKING:
-    from models.detector.detector import Detector
-    from models.reader.reader import Reader
 
 SOURCE_RETRY_DELAYS_S = [2.0, 10.0]
 """HTTP is retried within a step as well; this bridges a source that restarts."""
@@ -185,17 +180,6 @@ def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Pat
     implied = estimate(census, site)
     folder = publish_run(archive, site, fetched, detections, census, implied)
     return summarise(site, fetched, census, implied, folder)
-
-
-@lru_cache(maxsize=1)
-def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
-    """Load the detector, on each device named, and the lettering reader, once for all scenes of a process."""
-    from models.detector.detector import Detector
-    from models.reader.reader import Reader
-
-    settings = Settings()
-    device = settings.device if device == "auto" else device
-    return Detector.load_each(settings.weights, device), Reader.load(settings.reader_weights, device.split(",")[0])
 
 
 def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:

@@ -1,6 +1,6 @@
 """Detection in a scene: the engine's peaks and lettering regions become polygons with their properties."""
 
-import functools
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,13 +20,14 @@ from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
-from pipelines.engine import Damage, Found, find
-from pipelines.errors import SceneError
+from pipelines.engine import Found, find
+from pipelines.errors import Damage, SceneError
 from pipelines.gdal_env import gdal_env
 from pipelines.grid import Grid, boxes, detection_grid, project_polygon
 from pipelines.gridded_raster import GriddedRaster
 from pipelines.lettering import Region, Word, lettering_regions, read_regions, without_overlaps
 from pipelines.scenes.types import FetchedScene
+from pipelines.scenes.web import public_href
 from pipelines.windows import WindowPlan, plan_windows
 
 __all__ = ["WINDOW_PX", "Detections", "detect", "detect_in_raster"]
@@ -64,7 +65,8 @@ class Detections:
     damaged: tuple[Damage, ...] = ()
     """What could not be read and was left out, where that was asked for."""
     seconds: Mapping[str, float] | None = None
-    """Where the time went: thread time of `read` and `network`, wall time of `polygons` and `lettering`."""
+    """Where the time went: thread time of `read` and `network` in the windows, and their wall time together as
+    `windows`; wall time of `polygons` and of `lettering`, which has windows of its own."""
 
 
 def detect(
@@ -115,7 +117,7 @@ def detect_in_raster(
     min_probability: float = MIN_PROBABILITY,
     window_px: int = WINDOW_PX,
     origin_px: tuple[int, int] = (0, 0),
-    readers: int = 1,
+    readers: int | None = None,
     processes: int = 1,
     skip_damaged: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -138,35 +140,47 @@ def detect_in_raster(
     }
     given = [name for name in CLASSES if name in classes and name not in not_given]
     on_grid = None if area is None else grid.to_pixels(area)
-    plan = plan_windows(
-        grid.width_px,
-        grid.height_px,
-        lattice_px=detector.lattice_px,
-        window_px=window_px,
-        origin_px=origin_px,
-        area=on_grid,
-    )
     if on_grid is not None and not on_grid.intersection(shapely.box(0, 0, grid.width_px, grid.height_px)).area:
-        raise SceneError(f"{raster.href} shows nothing of the area asked for: give an image or an area that overlap")
-    regions: list[Region] = []
-    start = time.perf_counter()
+        name = public_href(str(raster.href))
+        raise SceneError(f"{name} shows nothing of the area asked for: give an image or an area that overlap")
+    plan = _plan(grid, 1, detector.lattice_px, window_px, origin_px, on_grid)
+    # A window of the coarse lattice sees nine times the ground: beside an area, smaller ones.
+    large_px = window_px if area is None else math.ceil(window_px / LARGE_LETTERING_SCALE)
+    large = _plan(grid, LARGE_LETTERING_SCALE, detector.lattice_px, large_px, (0, 0), on_grid)
     if not given:
-        plan = plan_windows(0, 0, lattice_px=detector.lattice_px, window_px=window_px)
-    looking = functools.partial(
-        find, detectors=detectors, readers=readers, processes=processes, skip_damaged=skip_damaged
-    )
+        plan = dataclasses.replace(plan, cores=())
+    if LETTERING.name not in given:
+        large = dataclasses.replace(large, cores=())
+    total = len(plan.cores) + len(large.cores)
+
+    def look(there: GriddedRaster, windows: WindowPlan, before: int) -> Found:
+        return find(
+            there,
+            windows,
+            detectors,
+            readers=readers,
+            processes=processes,
+            skip_damaged=skip_damaged,
+            progress=None if progress is None else lambda done, _: progress(before + done, total),
+        )
+
+    start = time.perf_counter()
     with raster:
-        found = looking(raster, plan, progress=progress)
+        found = look(raster, plan, 0)
         seconds = {**found.seconds, "windows": time.perf_counter() - start}
         start = time.perf_counter()
         probable = detector.probability(found.peaks.cls, found.peaks.score) >= min_probability
         frame = _frame(found.peaks[probable], grid, detector, native_gsd_m)
         seconds["polygons"] = time.perf_counter() - start
         start = time.perf_counter()
+        with raster.coarser(LARGE_LETTERING_SCALE) as coarse:
+            found_large = look(coarse, large, len(plan.cores))
         if LETTERING.name in given:
+            # A letter of 30 m is 100 px at 0.3 m, more than the network was shown and nearly more than it can see at
+            # once: the same network on a coarser lattice sees it as an ordinary one, for a ninth of the work.
             regions = lettering_regions(found.cells)
-            regions += _large_lettering(raster, on_grid, looking, detector.lattice_px, window_px)
-            words = _read_lettering(raster, regions, detector, reader)
+            regions += [region.scaled(LARGE_LETTERING_SCALE) for region in lettering_regions(found_large.cells)]
+            words = _read_lettering(raster, regions, detector, reader, skip_damaged)
             frame = pd.concat([frame, words], ignore_index=True) if len(words) else frame
         seconds["lettering"] = time.perf_counter() - start
     frame = frame[frame["class"].isin(given) & (frame["probability"] >= min_probability)]
@@ -183,33 +197,31 @@ def detect_in_raster(
         windows_read=found.windows_read,
         windows_skipped=plan.total - found.windows_read - len(found.damaged),
         min_probability=min_probability,
-        damaged=found.damaged,
+        damaged=(
+            *found.damaged,
+            *(dataclasses.replace(damage, lost="large lettering") for damage in found_large.damaged),
+        ),
         seconds=seconds,
     )
 
 
-def _large_lettering(
-    raster: GriddedRaster,
-    area: Polygon | MultiPolygon | None,
-    looking: Callable[[GriddedRaster, WindowPlan], Found],
+def _plan(
+    grid: Grid,
+    factor: int,
     lattice_px: int,
     window_px: int,
-) -> list[Region]:
-    """Words whose letters are too high for the network to see whole: the same network on a coarser lattice.
-
-    A letter of 30 m is 100 px at 0.3 m, more than the network was shown and nearly more than it can see at once; at
-    `LARGE_LETTERING_SCALE` times the ground sampling distance it is an ordinary one. It costs a ninth of the fine pass.
-    What is damaged was named by the fine pass.
-    """
-    coarse = raster.coarser(LARGE_LETTERING_SCALE)
-    plan = plan_windows(
-        math.ceil(raster.grid.width_px / LARGE_LETTERING_SCALE),
-        math.ceil(raster.grid.height_px / LARGE_LETTERING_SCALE),
+    origin_px: tuple[int, int],
+    area: Polygon | MultiPolygon | None,
+) -> WindowPlan:
+    """Windows of the lattice with pixels `factor` times as large; the area is in those of `grid`."""
+    return plan_windows(
+        math.ceil(grid.width_px / factor),
+        math.ceil(grid.height_px / factor),
         lattice_px=lattice_px,
         window_px=window_px,
-        area=None if area is None else shapely.affinity.scale(area, *[1 / LARGE_LETTERING_SCALE] * 2, origin=(0, 0)),
+        origin_px=origin_px,
+        area=None if area is None else shapely.affinity.scale(area, 1 / factor, 1 / factor, origin=(0, 0)),
     )
-    return [region.scaled(LARGE_LETTERING_SCALE) for region in lettering_regions(looking(coarse, plan).cells)]
 
 
 def _frame(peaks: Peaks, grid: Grid, detector: Detector, native_gsd_m: float) -> gpd.GeoDataFrame:
@@ -257,7 +269,7 @@ def _empty(grid: Grid) -> gpd.GeoDataFrame:
 
 
 def _read_lettering(
-    raster: GriddedRaster, regions: list[Region], detector: Detector, reader: Reader
+    raster: GriddedRaster, regions: list[Region], detector: Detector, reader: Reader, skip_damaged: bool
 ) -> gpd.GeoDataFrame:
     """Read every region and keep the best of those that overlap.
 
@@ -268,7 +280,9 @@ def _read_lettering(
     if not regions:
         return _empty(grid)
     words: list[Word] = []
-    for region, (reading, heading_deg) in zip(regions, read_regions(raster, regions, reader), strict=True):
+    for region, (reading, heading_deg) in zip(
+        regions, read_regions(raster, regions, reader, skip_damaged), strict=True
+    ):
         alone = float(calibrated(region.score, detector.card.calibration[LETTERING.name]))
         confidence = reading.confidence if reading.text else 0.0
         words.append(Word(region, reading, heading_deg, 1 - (1 - alone) * (1 - confidence)))

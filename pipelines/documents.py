@@ -128,11 +128,9 @@ def raster_geojson(raster: "SingleRaster", detections: "Detections", classes: Co
         "not_given": dict(detections.not_given),
         "not_read": [
             {name: getattr(damage, name) for name in ("column", "row", "width", "height")}
-            | {"reason": damage.error.reason}
-            for damage in detections.damaged
+            | {"lost": damage.lost, "reason": damage.error.reason}
+            for damage in (*raster.damaged, *detections.damaged)
         ],
-        "windows_read": detections.windows_read,
-        "windows_skipped": detections.windows_skipped,
     }
     placed = {} if raster.georeferenced else {"crs": None}
     return _collection(placed | {"overwatt": foreign}, _features(detections, raster.name, about))

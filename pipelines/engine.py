@@ -20,17 +20,18 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import shapely
 
 from models.detector.allocator import keep_large_buffers
 from models.detector.detector import Detector, cores, threads_of_each
 from models.detector.peaks import Peaks, thinned
 from models.errors import DeviceMemoryError
-from pipelines.errors import WindowError
+from pipelines.errors import Damage, WindowError
 from pipelines.gridded_raster import GriddedRaster, Pixels
 from pipelines.lettering import LetteringCells
 from pipelines.windows import Box, WindowPlan
 
-__all__ = ["Damage", "Found", "find"]
+__all__ = ["Found", "find"]
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +42,9 @@ _MOST_CPU_WORKERS = 8
 _WORKERS_PER_GPU = 2
 """While one waits for its window's result, the other's is on the way."""
 _RUNS_OF_EACH = 4
-"""Runs of cores a process takes, about: enough to even out the windows in which there is nothing to see."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A part of a raster without result, because a window could not be read."""
-
-    column: int
-    row: int
-    width: int
-    height: int
-    """In the raster's own pixels; what the window shows beyond it belongs to other windows."""
-    error: WindowError
+"""Runs of cores a process takes, at least: enough to even out the windows in which there is nothing to see."""
+_LONGEST_RUN = 8
+"""Cores: what is begun is finished before an error or Ctrl-C ends a process."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ def find(
     plan: WindowPlan,
     detectors: Sequence[Detector],
     *,
-    readers: int = 1,
+    readers: int | None = None,
     processes: int = 1,
     skip_damaged: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -97,13 +88,16 @@ def find(
     """Peaks and lettering cells of all the plan's cores.
 
     :param detectors: the same weights on each device that takes part
-    :param readers: threads that read ahead, each with the file open for itself
+    :param readers: threads that read ahead, each with the file open for itself; on a CPU one is enough, a GPU gets
+        all of the processor's cores but two unless a number is given
     :param processes: that share the raster, each with its own threads
     :param skip_damaged: go on without windows that cannot be read, and name them in the result
     :param progress: called with windows done and windows in all
     :raises WindowError: a window cannot be read
     :raises DeviceMemoryError: a device has too little memory for the smallest window
     """
+    if readers is None:
+        readers = 1 if all(detector.device == "cpu" for detector in detectors) else max(1, cores() - 2)
     parts: list[_Part] = []
     share = max(1, min(processes, len(plan.cores)))
     work = _computed if share == 1 else _shared
@@ -111,7 +105,7 @@ def find(
         parts.append(part)
         if progress is not None:
             progress(len(parts), len(plan.cores))
-    return _joined(parts)
+    return _joined(parts, plan)
 
 
 def _computed(
@@ -135,7 +129,7 @@ def _computed(
             for core in plan.cores:
                 pixels = reading.submit(desk.read, core)
                 pending.append(computing.submit(desk.compute, core, pixels))
-                if len(pending) >= desk.workers + READ_AHEAD:
+                if len(pending) >= desk.workers + max(READ_AHEAD, readers):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -154,7 +148,7 @@ def _shared(
     share: int,
 ) -> Iterator[_Part]:
     """The same from `share` processes, which take runs of neighbouring cores in turn."""
-    run = math.ceil(len(plan.cores) / (share * _RUNS_OF_EACH))
+    run = min(_LONGEST_RUN, math.ceil(len(plan.cores) / (share * _RUNS_OF_EACH)))
     runs = [plan.cores[start : start + run] for start in range(0, len(plan.cores), run)]
     # Pickled here: what torch would do of itself is to share the weights by file descriptors.
     known = pickle.dumps(
@@ -205,8 +199,6 @@ class _Desk:
     """Processor cores of each worker."""
     _free: SimpleQueue[Detector] = field(default_factory=SimpleQueue)
     _silent: dict[tuple[int, int, int], bool] = field(default_factory=dict)
-    _most_px: dict[str, int] = field(default_factory=dict)
-    """By device, the largest window it had memory for, once it had not."""
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -226,6 +218,11 @@ class _Desk:
             if not self.skip_damaged:
                 raise
             return Damage(*self.raster.in_source(core), error), 0.0
+        except MemoryError:
+            raise DeviceMemoryError(
+                f"This machine has too little memory to read a window of {self.plan.widest_px} px: use a smaller "
+                "--window."
+            ) from None
         return pixels, time.perf_counter() - start
 
     def compute(self, core: Box, reading: "Future[tuple[Pixels | Damage, float]]") -> _Part:
@@ -259,11 +256,11 @@ class _Desk:
         halves = core.halves(detector.lattice_px)
         if halves is None:
             return self._see(detector, core, window, pixels)
-        if area_px <= self._most_px.get(detector.device, area_px):
+        if detector.most_px is None or area_px <= detector.most_px:
             try:
                 return self._see(detector, core, window, pixels)
             except DeviceMemoryError:
-                self._note_limit(detector.device, window)
+                self._note_limit(detector, window)
         found = []
         for half in halves:
             inner = self._window(half)
@@ -273,16 +270,16 @@ class _Desk:
             found.append(self._detect(detector, half, inner, Pixels(pixels.rgb[rows, columns], valid)))
         return Peaks.joined([peaks for peaks, _ in found]), LetteringCells.joined([cells for _, cells in found])
 
-    def _note_limit(self, device: str, window: Box) -> None:
+    def _note_limit(self, detector: Detector, window: Box) -> None:
         with self._lock:
-            if device not in self._most_px:
+            if detector.most_px is None:
                 log.warning(
                     "device %s is out of memory with windows of %d x %d px: going on with smaller ones",
-                    device,
+                    detector.device,
                     window.width,
                     window.height,
                 )
-            self._most_px[device] = min(self._most_px.get(device, 1 << 62), window.width * window.height - 1)
+            detector.most_px = min(detector.most_px or 1 << 62, window.width * window.height - 1)
 
     def _see(self, detector: Detector, core: Box, window: Box, pixels: Pixels) -> tuple[Peaks, LetteringCells]:
         valid = None if pixels.valid is None else pixels.valid[None]
@@ -301,14 +298,19 @@ class _Desk:
         return placed[own], LetteringCells.of_core(lettering[0], core, window)
 
 
-def _joined(parts: Sequence[_Part]) -> Found:
+def _joined(parts: Sequence[_Part], plan: WindowPlan) -> Found:
     seen = [(part.peaks, part.cells) for part in parts if part.peaks is not None and part.cells is not None]
     peaks = Peaks.joined([peaks for peaks, _ in seen]) if seen else Peaks.none()
     peaks = peaks[np.lexsort((peaks.cell_x, peaks.cell_y, peaks.cls))]
+    cells = LetteringCells.joined([cells for _, cells in seen])
+    if plan.kept is not None:
+        # How far beyond the area the cores reach depends on the windows: what may thin or lengthen must not.
+        peaks = peaks[shapely.contains_xy(plan.kept, peaks.x_px, peaks.y_px)]
+        cells = cells.within(plan.kept)
     damaged = tuple(part.damage for part in parts if part.damage is not None)
     return Found(
         peaks=thinned(peaks),
-        cells=LetteringCells.joined([cells for _, cells in seen]),
+        cells=cells,
         windows_read=len(seen),
         windows_blank=len(parts) - len(seen) - len(damaged),
         damaged=damaged,

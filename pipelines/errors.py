@@ -11,10 +11,13 @@ models.errors.InputError   message is one sentence naming file, field and remedy
 └── ArchiveError           the archive (output root) cannot be written
 """
 
+from dataclasses import dataclass
+
 from models.errors import InputError
 
 __all__ = [
     "ArchiveError",
+    "Damage",
     "EstimateError",
     "InputError",
     "NoSceneError",
@@ -49,6 +52,25 @@ class WindowError(SceneError):
     def __reduce__(self) -> tuple[type["WindowError"], tuple[str, str, str]]:
         """All three travel between processes."""
         return type(self), (self.file, self.window, self.reason)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A part of a raster without result, because a window that it needs cannot be read."""
+
+    column: int
+    row: int
+    width: int
+    height: int
+    """In the raster's own pixels."""
+    error: WindowError
+    lost: str = "everything"
+    """Or `large lettering`, which is looked for in windows of its own."""
+
+    def __str__(self) -> str:
+        """Where, what is missing there, and why."""
+        place = f"{self.width} x {self.height} px at column {self.column}, row {self.row}"
+        return f"{place} of {self.error.file}: {self.lost} ({self.error.reason})"
 
 
 class SourceError(InputError):

@@ -74,7 +74,7 @@ def read_area(path: Path) -> Polygon | MultiPolygon:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise SiteError(f"area file {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SiteError(f"area file {path} is not JSON ({error}); save it as GeoJSON") from error
     kind = document.get("type") if isinstance(document, dict) else None
     features = {"FeatureCollection": lambda: document.get("features"), "Feature": lambda: [document]}.get(

@@ -15,6 +15,10 @@ from pyproj import CRS, Geod, Proj, Transformer
 from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
 
+_STRAIGHT_DEG = 0.01
+"""Edges are divided into pieces of this length: the middle of one is then within 2 cm of where it should be; that of an
+edge of a degree would be off by 100 m."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -90,9 +94,9 @@ def utm(longitude: float, latitude: float) -> CRS:
 
 
 def project_polygon(area: Polygon | MultiPolygon, crs: CRS) -> Polygon | MultiPolygon:
-    """A longitude/latitude polygon in another CRS."""
+    """A longitude/latitude polygon in another CRS; its edges are straight in degrees (RFC 7946, 3.1.1)."""
     to_crs = Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
-    return shapely.transform(area, to_crs.transform, interleaved=False)
+    return shapely.transform(shapely.segmentize(area, _STRAIGHT_DEG), to_crs.transform, interleaved=False)
 
 
 def _true_metres(crs: CRS, longitude: float, latitude: float) -> bool:

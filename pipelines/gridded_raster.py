@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from pipelines.errors import WindowError
 from pipelines.gdal_env import gdal_env, gdal_path
 from pipelines.grid import Grid
+from pipelines.scenes.georeference import gdal_reason
 from pipelines.scenes.web import public_href
 from pipelines.windows import Box
 
@@ -85,7 +86,7 @@ class GriddedRaster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every thread's file; a thread that reads again opens it again."""
+        """Close the files of all threads, which must have ended; the calling one may read again."""
         self._opened.close()
         self._local.__dict__.clear()
 
@@ -117,13 +118,15 @@ class GriddedRaster:
                 dataset, warped = self._handles()
                 return self._warped(warped, box) if warped is not None else self._straight(dataset, box)
         except RasterioError as error:
-            x, y, width, height = self.in_source(box)
-            reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+            x, y, width, height = self._in_source(box)
             window = f"window of {width} x {height} px at column {x}, row {y}"
-            raise WindowError(public_href(str(self.href)), window, reason) from error
+            raise WindowError(public_href(str(self.href)), window, gdal_reason(error)) from error
 
     def in_source(self, box: Box) -> tuple[int, int, int, int]:
-        """Column, row, width and height of lattice pixels in the raster's own, as well as they can be told."""
+        """Column, row, width and height of a window in the raster's own pixels, as well as they can be told."""
+        return self._in_source(box.scaled(self.shrink))
+
+    def _in_source(self, box: Box) -> tuple[int, int, int, int]:
         box = box.clipped(Box(0, 0, self.grid.width_px, self.grid.height_px))
         dataset, warped = getattr(self._local, "handles", (None, None))
         if dataset is None or warped is None:
@@ -173,13 +176,14 @@ class GriddedRaster:
         planes = dataset.read(self.bands, window=window)
         everywhere = MaskFlags.all_valid in dataset.mask_flag_enums[self.bands[0] - 1]
         mask = None if everywhere else dataset.read_masks(self.bands[0], window=window)
-        return _pixels(planes, mask, inside, box)
+        return _pixels(planes, None if mask is None else mask > 0, inside, box)
 
     def _warped(self, warped: WarpedVRT, box: Box) -> Pixels:
         inside = box.clipped(Box(0, 0, warped.width, warped.height))
         window = Window(inside.x0, inside.y0, inside.width, inside.height)
         planes = warped.read((*self.bands, warped.count), window=window)
-        return _pixels(planes[:3], planes[3], inside, box)
+        # Resampled from a mask of 0 and 255.
+        return _pixels(planes[:3], planes[3] >= 128, inside, box)
 
 
 def _same_lattice(dataset: DatasetReader, grid: Grid) -> bool:
@@ -198,10 +202,11 @@ def _same_lattice(dataset: DatasetReader, grid: Grid) -> bool:
     )
 
 
-def _pixels(planes: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None, inside: Box, box: Box) -> Pixels:
+def _pixels(planes: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_] | None, inside: Box, box: Box) -> Pixels:
     """Put the planes (3, h, w) that were read together and pad them to the window that was asked for."""
     rgb = cv2.merge(list(planes))
-    valid = None if mask is None or mask.min() >= 128 else mask >= 128
+    if valid is not None and valid.all():
+        valid = None
     if inside == box:
         return Pixels(rgb, valid)
     pad = (inside.y0 - box.y0, box.y1 - inside.y1), (inside.x0 - box.x0, box.x1 - inside.x1)

@@ -15,15 +15,18 @@ import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.affinity import rotate, translate
-from shapely.geometry import Polygon, box
+from shapely.geometry import MultiPolygon, Polygon, box
 
 from models.detector.detector import MIN_LETTERING
+from models.detector.network import STRIDE
+from models.detector.peaks import LETTERING_POOL
 from models.reader.reader import Reader, Reading
 from models.reader.rectify import rectify
+from pipelines.errors import WindowError
 from pipelines.gridded_raster import GriddedRaster
 from pipelines.windows import Box
 
-LETTERING_CELL_PX = 4
+LETTERING_CELL_PX = STRIDE * LETTERING_POOL
 """Grid pixels a cell of the lettering map covers."""
 SURE_CELL = 0.5
 """A region is scored by the mean of its cells from here on, which is what its calibration was fitted to."""
@@ -41,6 +44,9 @@ _REGIONS_AT_ONCE = 64
 """Regions whose crops are in memory together."""
 MIN_LETTERS = 3
 """Shorter readings are taken for chance: the reader was trained on words of three letters and more."""
+MAX_WORD_PX = 2000.0
+"""Longest word, in grid pixels (600 m at 0.3 m, longer than any roof): a longer chain of cells is none, and its picture
+would not fit into memory."""
 MIN_ASPECT = 1.3
 """Length over height of the shortest word."""
 
@@ -61,6 +67,12 @@ class LetteringCells:
         own = lettering[top : top + rows, left : left + columns]
         r, c = np.nonzero(own >= MIN_LETTERING)
         return cls(r + core.y0 // LETTERING_CELL_PX, c + core.x0 // LETTERING_CELL_PX, own[r, c].astype(np.float64))
+
+    def within(self, area: Polygon | MultiPolygon) -> "LetteringCells":
+        """The cells whose centre lies in an area of grid pixels."""
+        x, y = ((index + 0.5) * LETTERING_CELL_PX for index in (self.column, self.row))
+        inside = shapely.contains_xy(area, x, y)
+        return LetteringCells(self.row[inside], self.column[inside], self.probability[inside])
 
     @classmethod
     def joined(cls, parts: Sequence["LetteringCells"]) -> "LetteringCells":
@@ -156,7 +168,7 @@ def lettering_regions(cells: LetteringCells) -> list[Region]:
         core = members[probability >= SURE_CELL]
         points = np.stack([cells.column[core] + 0.5, cells.row[core] + 0.5], axis=1) * LETTERING_CELL_PX
         region = _oriented_box(points, float(sure.mean()))
-        if region.width_px >= MIN_LETTER_PX and region.length_px >= MIN_ASPECT * region.width_px:
+        if region.width_px >= MIN_LETTER_PX and MIN_ASPECT * region.width_px <= region.length_px <= MAX_WORD_PX:
             regions.append(region)
     return regions
 
@@ -198,14 +210,28 @@ def _components(row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> np
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def read_regions(raster: GriddedRaster, regions: Sequence[Region], reader: Reader) -> list[tuple[Reading, float]]:
-    """Read regions; returns for each the reading and the reading direction in the grid, [0, 360)."""
+def read_regions(
+    raster: GriddedRaster, regions: Sequence[Region], reader: Reader, skip_damaged: bool = False
+) -> list[tuple[Reading, float]]:
+    """Read regions; returns for each the reading and the reading direction in the grid, [0, 360).
+
+    :param skip_damaged: leave unread what cannot be read from the file
+    :raises WindowError: a region's surroundings cannot be read
+    """
     read = []
     for start in range(0, len(regions), _REGIONS_AT_ONCE):
         some = regions[start : start + _REGIONS_AT_ONCE]
-        readings = iter(reader.read([crop for region in some for crop in _crops(raster, region)]))
+        crops: list[list[npt.NDArray[np.uint8]]] = []
         for region in some:
-            tries = itertools.islice(readings, len(READING_MARGINS))
+            try:
+                crops.append(_crops(raster, region))
+            except WindowError:
+                if not skip_damaged:
+                    raise
+                crops.append([])
+        readings = iter(reader.read([crop for tries in crops for crop in tries]))
+        for region, made in zip(some, crops, strict=True):
+            tries = list(itertools.islice(readings, len(made))) or [Reading("", 0.0, False)]
             reading = max(tries, key=lambda r: (bool(r.text), r.confidence))
             if len(reading.text.replace(" ", "")) < MIN_LETTERS:
                 reading = dataclasses.replace(reading, text="")

@@ -15,7 +15,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
 
-from pipelines.errors import SceneError
+from pipelines.errors import Damage, SceneError
 from pipelines.gdal_env import is_url
 from pipelines.grid import detection_grid, image_grid
 from pipelines.gridded_raster import GriddedRaster
@@ -35,6 +35,8 @@ from pipelines.scenes.web import public_href
 
 __all__ = ["SingleRaster", "open_single"]
 
+_WIDEST_STRIPED_PX = 16_384
+"""Rows of a window of 2048 px and its halo, this long, are 110 MB of RGB: they stay in GDAL's cache of 192 MB."""
 _FINEST_GSD_M, _COARSEST_GSD_M = 0.01, 100.0
 
 
@@ -52,6 +54,8 @@ class SingleRaster:
     rendered: bool
     licence: str | None
     """As its tags say."""
+    damaged: tuple[Damage, ...]
+    """What could not be copied, where that was asked for."""
     pixels_from: str
     """How its values became 8-bit RGB."""
 
@@ -64,6 +68,7 @@ def open_single(
     cache: Path,
     image_gsd_m: float | None = None,
     area: Polygon | MultiPolygon | None = None,
+    skip_damaged: bool = False,
 ) -> Iterator[SingleRaster]:
     """Open a raster for detection.
 
@@ -71,6 +76,7 @@ def open_single(
     :param cache: folder for a copy, where one is needed; it is removed afterwards
     :param image_gsd_m: pixel size of an image without georeference
     :param area: what will be looked at, longitude and latitude; no more than that is copied
+    :param skip_damaged: copy what can be read, and name the rest in the result
     :raises SceneError: it cannot be read or placed, shows nothing of the area, or `image_gsd_m` makes no sense for it
     :raises SourceError: it cannot be reached, or the copy cannot be written
     """
@@ -89,10 +95,10 @@ def open_single(
         if not georeferenced and area is not None:
             raise SceneError(f"{name} has no georeference, so no area of it can be chosen: leave --area out")
         if image_gsd_m is None:
-            grid, native_gsd_m = detection_grid(source, detector_gsd_m), gsd_m(source)
+            # First, because it says what is wrong with a place that is none.
             coverage = footprint(source) if area is None else footprint(source) & area
-            if not coverage.area:
-                assert area is not None
+            grid, native_gsd_m = detection_grid(source, detector_gsd_m), gsd_m(source)
+            if area is not None and not coverage.area:
                 raise refuse_far(name, footprint(source), area, "the area asked for")
         else:
             grid, native_gsd_m = image_grid(source.width, source.height, image_gsd_m, detector_gsd_m), image_gsd_m
@@ -100,7 +106,7 @@ def open_single(
         with reading(href):
             radiometry = radiometry_of(source, RasterDeclaration(), name)
         tags = source.tags()
-        with _eight_bit(source, href, radiometry, area, cache) as (path, bands):
+        with _eight_bit(source, href, radiometry, area, cache, skip_damaged) as (path, bands, damaged):
             yield SingleRaster(
                 name=name if is_url(href) else Path(href).name,
                 gridded=GriddedRaster(path, grid, bands),
@@ -109,17 +115,23 @@ def open_single(
                 coverage=coverage,
                 rendered=tags.get(RENDERED_TAG, "").upper() == "YES",
                 licence=tags.get(LICENCE_TAG),
+                damaged=damaged,
                 pixels_from=f"{radiometry.bands_from}; {radiometry.stretch_from}; valid: {radiometry.mask_from}",
             )
 
 
 @contextmanager
 def _eight_bit(
-    source: DatasetReader, href: str | Path, radiometry: Radiometry, area: Polygon | MultiPolygon | None, cache: Path
-) -> Iterator[tuple[str | Path, tuple[int, int, int]]]:
-    """The raster itself with its bands, or a copy for as long as it is needed."""
-    if _is_eight_bit(source, radiometry):
-        yield href, radiometry.bands
+    source: DatasetReader,
+    href: str | Path,
+    radiometry: Radiometry,
+    area: Polygon | MultiPolygon | None,
+    cache: Path,
+    skip_damaged: bool,
+) -> Iterator[tuple[str | Path, tuple[int, int, int], tuple[Damage, ...]]]:
+    """The raster itself with its bands, or a copy for as long as it is needed, and what the copy lacks."""
+    if _is_eight_bit(source, radiometry) and not _is_wide_and_striped(source):
+        yield href, radiometry.bands, ()
         return
     window = Window(0, 0, source.width, source.height)
     if area is not None:
@@ -128,8 +140,13 @@ def _eight_bit(
     with scratch_folder(path) as scratch:
         copy = scratch / path.name
         with writing(copy):
-            write_rgb(source, window, radiometry, copy, {})
-        yield copy, (1, 2, 3)
+            damaged = write_rgb(source, window, radiometry, copy, {}, skip_damaged=skip_damaged)
+        yield copy, (1, 2, 3), tuple(damaged)
+
+
+def _is_wide_and_striped(source: DatasetReader) -> bool:
+    """Whether rows are stored whole and so long that each window of a row of windows would decode them again."""
+    return source.block_shapes[0][1] == source.width > _WIDEST_STRIPED_PX
 
 
 def _is_eight_bit(source: DatasetReader, radiometry: Radiometry) -> bool:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-__all__ = ["Box", "WindowPlan", "plan_windows"]
+from models.detector.network import STRIDE
+from models.detector.peaks import MAX_INNER_PX, MAX_OFFSET_CELLS
+
+__all__ = ["BESIDE_PX", "Box", "WindowPlan", "plan_windows"]
+
+BESIDE_PX = MAX_INNER_PX
+"""How far beside an area a peak can stand and still thin out one in it."""
+_MOVED_PX = (MAX_OFFSET_CELLS + 1) * STRIDE
+"""How far a peak's centre can lie from the corner of its cell, which decides whose it is."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,13 @@ class WindowPlan:
     """Windows the whole scene would take."""
     extent: Box
     """The scene, rounded up to the network's lattice: no window reaches beyond it."""
+    kept: Polygon | MultiPolygon | None = None
+    """Where what is found counts, the same for all windows: the area and what lies near enough to have a say in it."""
+
+    @property
+    def widest_px(self) -> int:
+        """Longest side of a core."""
+        return max((max(core.width, core.height) for core in self.cores), default=0)
 
 
 def plan_windows(
@@ -87,17 +102,19 @@ def plan_windows(
 
     :param window_px: side of a core, snapped up to a multiple of `lattice_px`
     :param origin_px: x, y that a corner of the tiling lies on, snapped down to a multiple of `lattice_px`
-    :param area: in lattice pixels; cores that do not touch it are left out
+    :param area: in lattice pixels; cores farther than `BESIDE_PX` from it are left out
     """
     side = max(1, math.ceil(window_px / lattice_px)) * lattice_px
     extent = Box(0, 0, _snapped_up(width_px, lattice_px), _snapped_up(height_px, lattice_px))
     columns = list(_spans(extent.x1, side, math.floor(origin_px[0] / lattice_px) * lattice_px))
     rows = list(_spans(extent.y1, side, math.floor(origin_px[1] / lattice_px) * lattice_px))
     cores = [Box(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
-    if area is not None:
-        shapely.prepare(area)
-        cores = [core for core in cores if area.intersects(shapely.box(core.x0, core.y0, core.x1, core.y1))]
-    return WindowPlan(tuple(cores), len(rows) * len(columns), extent)
+    if area is None:
+        return WindowPlan(tuple(cores), len(cores), extent)
+    reached = area.buffer(BESIDE_PX + _MOVED_PX)
+    shapely.prepare(reached)
+    touched = tuple(core for core in cores if reached.intersects(shapely.box(core.x0, core.y0, core.x1, core.y1)))
+    return WindowPlan(touched, len(cores), extent, area.buffer(BESIDE_PX))
 
 
 def _snapped_up(size_px: int, lattice_px: int) -> int:

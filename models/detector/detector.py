@@ -52,6 +52,8 @@ class Detector:
     gsd_m: float = GSD_M
     stride: int = STRIDE
     lattice_px: int = LATTICE_PX
+    most_px: int | None = None
+    """Largest window that the device had memory for, once it had not enough for one."""
     _batch_px: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,10 @@ class Detector:
         places = [resolve_device(device.strip()) for device in devices.split(",")]
         if len(set(places)) < len(places):
             raise DeviceError(f"--device {devices} names a device twice: name each once.")
+        if len({resolve_precision(precision, place) for place in places}) > 1:
+            raise DeviceError(
+                f"--device {devices} mixes devices that calculate with different precision: name one kind."
+            )
         if "cpu" in places:
             keep_large_buffers()
         tensors, card = load_weights(path)
@@ -117,13 +123,13 @@ class Detector:
                 if not _out_of_memory(error):
                     raise
                 tried = len(windows[part])
+                torch.cuda.empty_cache()
                 if tried == 1:
                     raise DeviceMemoryError(
                         f"Device {self.device} has too little memory for a window of {windows.shape[2]} x "
                         f"{windows.shape[1]} px: use a smaller --window or --device cpu."
                     ) from None
                 self._batch_px = tried // 2 * windows.shape[1] * windows.shape[2]
-                torch.cuda.empty_cache()
                 log.warning("device %s is out of memory: going on with %d windows at a time", self.device, tried // 2)
                 continue
             pieces.append(decode(table, start))

@@ -70,8 +70,8 @@ class DetectorNet(nn.Module):
     """Light residual encoder (32-48-96-192 channels at strides 2-16), a 48-channel pyramid, maps at stride 2.
 
     The trunk works at stride 4; the stem's stride 2 reaches the last layers through a 2 x 2 lateral, and the maps come
-    back to stride 2 by sub-pixel convolution (Shi et al. 2016): convolutions of 64 channels at stride 2 were 65% of the
-    arithmetic of a network that did the same otherwise. Depth is chosen by reach, because the halo around each window
+    back to stride 2 by sub-pixel convolution (Shi et al. 2016): in the network before this one, over half of the
+    arithmetic was convolutions at stride 2. Depth is chosen by reach, because the halo around each window
     is computed and thrown away: a second block at stride 16 would cost 32 px more on every side. What is left sees all
     of an 80 px turbine package from its centre with 50 px around it.
     """

@@ -25,19 +25,21 @@ import rasterio.shutil
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
 
-from pipelines.errors import SceneError, SourceError
+from pipelines.errors import Damage, SceneError, SourceError, WindowError
 from pipelines.gdal_env import gdal_env, is_url
 from pipelines.scenes.georeference import (
     footprint,
+    gdal_reason,
     gsd_m,
     lonlat_from_pixels,
     open_raster,
     reading,
     refuse_far,
+    unreadable,
     window_around,
 )
 from pipelines.scenes.items import cached_item
@@ -183,13 +185,21 @@ def _native_gsd_m(scene: Scene, source: DatasetReader, name: str) -> float:
 
 
 def write_rgb(
-    source: DatasetReader, window: Window, radiometry: Radiometry, path: Path, tags: Mapping[str, str]
-) -> None:
+    source: DatasetReader,
+    window: Window,
+    radiometry: Radiometry,
+    path: Path,
+    tags: Mapping[str, str],
+    skip_damaged: bool = False,
+) -> list[Damage]:
     """Copy a window as uint8 red, green and blue with a mask, strip by strip, so that memory does not grow with it.
 
-    :raises SceneError: the source cannot be read
+    :param skip_damaged: leave blocks that cannot be read without image, and return which
+    :raises WindowError: a part of the source cannot be read
+    :raises SourceError: the same of a remote one
     :raises RasterioError: the file cannot be written
     """
+    damaged: list[Damage] = []
     width, height = int(window.width), int(window.height)
     profile = {
         "driver": "GTiff",
@@ -209,11 +219,42 @@ def write_rgb(
     with rasterio.open(path, "w", **profile) as target:
         target.update_tags(**tags)
         for part in _strips(width, height):
-            with reading(source.name.removeprefix("/vsicurl/")):
-                shifted = Window(window.col_off + part.col_off, window.row_off + part.row_off, part.width, part.height)
-                rgb, valid = radiometry.read(source, shifted)
-            target.write(rgb, window=part)
-            target.write_mask(valid, window=part)
+            try:
+                _copy_part(source, window, radiometry, target, part)
+            except WindowError:
+                if not skip_damaged:
+                    raise
+                for block in _blocks(part):
+                    try:
+                        _copy_part(source, window, radiometry, target, block)
+                    except WindowError as error:
+                        place = (int(window.col_off + block.col_off), int(window.row_off + block.row_off))
+                        damaged.append(Damage(*place, int(block.width), int(block.height), error))
+    return damaged
+
+
+def _copy_part(
+    source: DatasetReader, window: Window, radiometry: Radiometry, target: DatasetWriter, part: Window
+) -> None:
+    """Copy a part of the window; its offsets count from the window's corner."""
+    column, row = int(window.col_off + part.col_off), int(window.row_off + part.row_off)
+    href = source.name.removeprefix("/vsicurl/")
+    try:
+        rgb, valid = radiometry.read(source, Window(column, row, part.width, part.height))
+    except RasterioError as error:
+        if is_url(href):
+            raise unreadable(href, error) from error
+        place = f"window of {part.width} x {part.height} px at column {column}, row {row}"
+        raise WindowError(href, place, gdal_reason(error)) from error
+    target.write(rgb, window=part)
+    target.write_mask(valid, window=part)
+
+
+def _blocks(part: Window) -> Iterator[Window]:
+    for row in range(int(part.row_off), int(part.row_off + part.height), _BLOCK_PX):
+        for column in range(int(part.col_off), int(part.col_off + part.width), _BLOCK_PX):
+            width = min(_BLOCK_PX, int(part.col_off + part.width) - column)
+            yield Window(column, row, width, min(_BLOCK_PX, int(part.row_off + part.height) - row))
 
 
 def _tags(scene: Scene) -> dict[str, str]:

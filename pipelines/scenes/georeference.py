@@ -28,12 +28,15 @@ from pipelines.scenes.web import public_href
 
 __all__ = [
     "footprint",
+    "gdal_reason",
     "gsd_m",
+    "is_there",
     "is_unplaced",
     "lonlat_from_pixels",
     "open_raster",
     "reading",
     "refuse_far",
+    "unreadable",
     "window_around",
 ]
 
@@ -49,7 +52,7 @@ def open_raster(href: str | Path, *, placed: bool = True) -> Iterator[DatasetRea
     :raises SceneError: it is missing, damaged, empty, complex-valued, or has no certain place on the ground
     :raises SourceError: it is remote and cannot be reached
     """
-    if not is_url(href) and not Path(href).exists():
+    if not is_url(href) and not is_there(href):
         raise SceneError(f"{href} does not exist")
     with gdal_env(href):
         with reading(href):
@@ -59,6 +62,14 @@ def open_raster(href: str | Path, *, placed: bool = True) -> Iterator[DatasetRea
             if placed or not is_unplaced(dataset):
                 _refuse_unplaced(dataset, public_href(str(href)))
             yield dataset
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a path; one that is too long or in a locked folder is none."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def is_unplaced(dataset: DatasetReader) -> bool:
@@ -72,10 +83,19 @@ def reading(href: str | Path) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        if is_url(href):
-            raise SourceError(f"{public_href(str(href))} cannot be read ({reason}); try again later") from error
-        raise SceneError(f"{href} is damaged or is no image ({reason}); get a fresh copy of it") from error
+        raise unreadable(href, error) from error
+
+
+def unreadable(href: str | Path, error: RasterioError) -> SourceError | SceneError:
+    """Return the error for a raster that GDAL could not read."""
+    if is_url(href):
+        return SourceError(f"{public_href(str(href))} cannot be read ({gdal_reason(error)}); try again later")
+    return SceneError(f"{href} is damaged or is no image ({gdal_reason(error)}); get a fresh copy of it")
+
+
+def gdal_reason(error: RasterioError) -> str:
+    """What GDAL says of an error, in one line."""
+    return " ".join(str(error.__cause__ or error).split()).rstrip(".")
 
 
 def footprint(dataset: DatasetReader) -> Polygon:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 from scipy import ndimage
@@ -184,8 +185,22 @@ class _Look:
     def read(self, bands: list[int]) -> NDArray[Any]:
         """(bands, h, w) in the raster's own values."""
         if self.is_picture:
-            return self.dataset.read(bands, out_shape=(len(bands), *self.shape))
+            try:
+                return self.dataset.read(bands, out_shape=(len(bands), *self.shape))
+            except RasterioError:
+                # A damaged block is for whoever reads its window: the look is content with what can be read.
+                self.is_picture = False
+                self.windows = [window for window in self.windows if self._can_read(bands, window)]
+                if not self.windows:
+                    raise
         return np.concatenate([self.dataset.read(bands, window=window) for window in self.windows], axis=1)
+
+    def _can_read(self, bands: list[int], window: Window) -> bool:
+        try:
+            self.dataset.read(bands, window=window)
+        except RasterioError:
+            return False
+        return True
 
     def valid(self, radiometry: Radiometry, raw: NDArray[Any]) -> NDArray[np.bool_]:
         """Bool (h, w) beside what `read` returned."""

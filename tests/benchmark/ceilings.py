@@ -15,13 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.detector.detector import Detector
 from models.detector.network import normalise
+from pipelines.detection import WINDOW_PX
 from pipelines.gdal_env import gdal_env
 from pipelines.grid import detection_grid
 from pipelines.gridded_raster import GriddedRaster
 from pipelines.settings import Settings
 from pipelines.windows import plan_windows
-
-_WINDOW_PX = 2048
 
 
 def seconds_of(work: Callable[[], object], times: int = 5) -> float:
@@ -67,7 +66,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     detector = Detector.load(Settings().weights, arguments.device)
-    side = _WINDOW_PX + 2 * detector.halo_px
+    side = WINDOW_PX + 2 * detector.halo_px
     window = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), dtype=np.uint8)
     images = torch.from_numpy(window).to(detector.device)
     with torch.inference_mode():
@@ -90,7 +89,7 @@ def main() -> None:
         # A lattice that does not fit: every pixel is warped.
         other = detection_grid(dataset, detector.gsd_m * 1.1)
     for name, lattice in (("read", grid), ("read_and_resample", other)):
-        plan = plan_windows(lattice.width_px, lattice.height_px, lattice_px=16, window_px=_WINDOW_PX)
+        plan = plan_windows(lattice.width_px, lattice.height_px, lattice_px=detector.lattice_px, window_px=WINDOW_PX)
         with GriddedRaster(arguments.raster, lattice) as raster:
             start = time.perf_counter()
             for core in plan.cores:

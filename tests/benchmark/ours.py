@@ -13,9 +13,8 @@ from pathlib import Path
 
 import rasterio
 
+from flows.instruments import instruments
 from models.classes import CLASSES
-from models.detector.detector import Detector
-from models.reader.reader import Reader
 from pipelines.detection import WINDOW_PX, detect_in_raster
 from pipelines.documents import raster_geojson
 from pipelines.settings import Settings
@@ -27,14 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raster", type=Path)
     parser.add_argument("--window", type=int, default=WINDOW_PX)
-    parser.add_argument("--readers", type=int, default=1)
+    parser.add_argument("--readers", type=int)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     settings = Settings()
-    detectors = Detector.load_each(settings.weights, arguments.device, arguments.precision)
-    reader = Reader.load(settings.reader_weights, arguments.device.partition(",")[0])
+    detectors, reader = instruments(arguments.device)
     with rasterio.open(arguments.raster) as raster:
         pixels = raster.width * raster.height
     start = time.perf_counter()

@@ -36,7 +36,7 @@ def network() -> torch.nn.Module:
     ).eval()
 
 
-def sahi() -> Callable[[str], int]:
+def sahi(device: str) -> Callable[[str], int]:
     """Sliced prediction, 20% overlap, boxes merged; then to the raster's coordinates."""
     from sahi import AutoDetectionModel
     from sahi.predict import get_sliced_prediction
@@ -45,7 +45,7 @@ def sahi() -> Callable[[str], int]:
         model_type="torchvision",
         model=network(),
         confidence_threshold=0.3,
-        device="cpu",
+        device=device,
         category_mapping={"0": "none", "1": "unit"},
         image_size=TILE_PX,
     )
@@ -60,7 +60,7 @@ def sahi() -> Callable[[str], int]:
     return run
 
 
-def deepforest() -> Callable[[str], int]:
+def deepforest(device: str) -> Callable[[str], int]:
     """`predict_tile` by windows, 5% overlap, boxes merged; then to the raster's coordinates."""
     from deepforest import main
     from deepforest.models.retinanet import RetinaNetHub
@@ -70,8 +70,9 @@ def deepforest() -> Callable[[str], int]:
     torch.manual_seed(0)
     with mock.patch.object(detection, "retinanet_resnet50_fpn", bare):
         net = RetinaNetHub(num_classes=1, min_size=TILE_PX, max_size=TILE_PX)
+    accelerator = "cpu" if device == "cpu" else "gpu"
     model = main.deepforest(
-        model=net, config_args={"num_classes": 1, "workers": 0, "accelerator": "cpu", "batch_size": 1}
+        model=net, config_args={"num_classes": 1, "workers": 0, "accelerator": accelerator, "batch_size": 1}
     )
     # Without it a tile in which something is found ends the run.
     model.set_labels({"Tree": 0})
@@ -89,7 +90,7 @@ def deepforest() -> Callable[[str], int]:
     return run
 
 
-def torchgeo() -> Callable[[str], int]:
+def torchgeo(device: str) -> Callable[[str], int]:
     """`GridGeoSampler` with tiles side by side, read by one process ahead; boxes to the raster's coordinates."""
     import warnings
 
@@ -98,7 +99,7 @@ def torchgeo() -> Callable[[str], int]:
     from torchgeo.samplers import GridGeoSampler, Units
 
     warnings.filterwarnings("ignore")
-    net = network()
+    net = network().to(device)
 
     def run(path: str) -> int:
         data = RasterDataset(path)
@@ -106,7 +107,7 @@ def torchgeo() -> Callable[[str], int]:
         found = []
         with torch.inference_mode():
             for batch in DataLoader(data, sampler=sampler, batch_size=1, collate_fn=stack_samples, num_workers=1):
-                found += [result["boxes"].numpy() for result in net(list(batch["image"] / 255))]
+                found += [result["boxes"].cpu().numpy() for result in net(list(batch["image"].to(device) / 255))]
         with rasterio.open(path) as raster:
             return len(_polygons(raster, np.concatenate(found)))
 
@@ -127,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("raster")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     with rasterio.open(arguments.raster) as raster:
         pixels = raster.width * raster.height
     # The libraries print what they are doing; standard output is for the figures alone.
     with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
-        run = PEERS[arguments.peer]()
+        run = PEERS[arguments.peer](arguments.device)
         start = time.perf_counter()
         polygons = run(arguments.raster)
         seconds = time.perf_counter() - start

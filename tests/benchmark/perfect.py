@@ -55,6 +55,7 @@ class PerfectDetector:
     lattice_px: int = LATTICE_PX
     halo_px: int = 6 * LATTICE_PX
     device: str = "cpu"
+    most_px: int | None = None
 
     def detect(
         self, windows: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_] | None = None, min_score: float = 0.0

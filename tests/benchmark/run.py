@@ -29,24 +29,26 @@ def figures_of(command: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def speed(scene: Path, peers: Path | None, runs: int) -> None:
+def speed(scene: Path, peers: Path | None, runs: int, device: str) -> None:
     """Print throughput and memory, the ceilings beside them, and where our time goes."""
-    commands = {"overwatt": [sys.executable, str(HERE / "ours.py"), str(scene)]}
+    on = ["--device", device]
+    commands = {"overwatt": [sys.executable, str(HERE / "ours.py"), str(scene), *on]}
     if peers is not None:
-        commands |= {name: [str(peers), str(HERE / "peers.py"), name, str(scene)] for name in PEERS}
+        commands |= {name: [str(peers), str(HERE / "peers.py"), name, str(scene), *on] for name in PEERS}
     seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
     ceilings = []
     for run in range(runs):
         for name, command in commands.items():
             seen[name] += figures_of(command)
             print(f"run {run + 1} of {runs}, {name}: {seen[name][-1]['mpx_per_s']:.2f} Mpx/s", file=sys.stderr)
-        ceilings += figures_of([sys.executable, str(HERE / "ceilings.py"), str(scene)])
+        ceilings += figures_of([sys.executable, str(HERE / "ceilings.py"), str(scene), *on])
 
     def median(name: str, figure: str) -> float:
         return statistics.median(one[figure] for one in seen[name])
 
     ours = median("overwatt", "mpx_per_s")
-    print(f"\n{cpu()}, {os.cpu_count()} cores; medians of {runs} interleaved runs; rendered scene {scene.name}\n")
+    print(f"\n{cpu()}, {os.cpu_count()} cores, on {ceilings[0]['device']}; medians of {runs} interleaved runs over")
+    print(f"{scene.name}, a rendered scene\n")
     print("| | Mpx/s end to end | Overwatt is faster by | peak RSS, MB |\n|---|---|---|---|")
     for name, figures in seen.items():
         factor = "" if name == "overwatt" else f"{ours / median(name, 'mpx_per_s'):.1f}"
@@ -91,12 +93,12 @@ def seams(peers: Path | None) -> None:
     print(f"\nOverwatt's largest error of a place: {largest:.4f} px.")
 
 
-def memory(folder: Path) -> None:
+def memory(folder: Path, device: str) -> None:
     """Print peak RSS for a raster of 8,000 and of 40,000 pixels a side."""
     print("\n| raster | Mpx/s | peak RSS, MB |\n|---|---|---|")
     for side in (8_000, 40_000):
         scene = scene_of(folder, side)
-        figures = figures_of([sys.executable, str(HERE / "ours.py"), str(scene)])[0]
+        figures = figures_of([sys.executable, str(HERE / "ours.py"), str(scene), "--device", device])[0]
         print(f"| {side} x {side} | {figures['mpx_per_s']:.2f} | {figures['peak_rss_mb']:.0f} |")
 
 
@@ -128,14 +130,15 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="Python of the peers' environment; without it, Overwatt alone")
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="for Overwatt and its peers: cpu or cuda")
     parser.add_argument("--only", choices=["speed", "seams", "memory"])
     arguments = parser.parse_args()
     if arguments.only in (None, "speed"):
-        speed(scene_of(arguments.folder, arguments.side), arguments.peers, arguments.runs)
+        speed(scene_of(arguments.folder, arguments.side), arguments.peers, arguments.runs, arguments.device)
     if arguments.only in (None, "seams"):
         seams(arguments.peers)
     if arguments.only in (None, "memory"):
-        memory(arguments.folder)
+        memory(arguments.folder, arguments.device)
 
 
 if __name__ == "__main__":

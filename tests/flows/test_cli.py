@@ -72,6 +72,8 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["detect", "a.tif", "--min-probability", "1.5"], "--min-probability"),
         (["detect", "a.tif", "--window", "0"], "--window"),
         (["detect", "a.tif", "--out", "no/such/folder/a.geojson"], "no/such/folder is no folder"),
+        (["detect", "a.tif", "--out", "."], "--out . is a folder"),
+        (["detect", "x" * 300 + ".tif"], "does not exist"),
         (["detect", "a.tif", "--area", "missing.geojson"], "area file missing.geojson cannot be read"),
         (["detect", "a.tif", "--device", "cuda:77"], "cuda:77"),
     ],
@@ -251,6 +253,9 @@ def test_detect_looks_inside_an_area(place: Place, tmp_path: Path) -> None:
     assert 0 < len(part) < len(everything)
     assert len(part) == pytest.approx(len(inside), abs=2)
     assert main([*arguments, "--area", str(place.image)]) == 2
+    drawn = str(tmp_path / "area.geojson")
+    assert main([*arguments, "--area", drawn, "--out", drawn]) == 2
+    assert main([*arguments, "--out", str(place.image)]) == 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -287,7 +292,9 @@ def test_detect_leaves_out_what_is_damaged_when_asked(place: Place, tmp_path: Pa
     with rasterio.open(tmp_path / "a.tif", "w", **profile | {"blockxsize": 128, "blockysize": 128}) as raster:
         raster.write(pixels)
     content = bytearray((tmp_path / "a.tif").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        block = int(raster.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+    content[block + 2 : block + 500] = b"\xff" * 498
     (tmp_path / "a.tif").write_bytes(content)
     said = sentence_of(overwatt("detect", tmp_path / "a.tif", "--window", "64"))
     assert "a.tif cannot be read in the window of" in said

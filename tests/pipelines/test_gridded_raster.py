@@ -83,8 +83,9 @@ def test_beyond_the_edge_there_is_no_image(tmp_path: Path, fine: Path) -> None:
         assert (read.rgb[~inside] == 0).all()
 
 
-def test_the_mask_is_what_counts(tmp_path: Path) -> None:
-    mask = np.full(SIZE[::-1], 255, np.uint8)
+@pytest.mark.parametrize("seen", [1, 255])
+def test_the_mask_is_what_counts(seen: int, tmp_path: Path) -> None:
+    mask = np.full(SIZE[::-1], seen, np.uint8)
     mask[:100] = 0
     with gridded(write(tmp_path / "a.tif", noise(), at_gsd(GSD_M), mask=mask)) as raster:
         assert raster.read(Box(0, 0, 64, 100)).empty

@@ -102,6 +102,52 @@ def test_a_copy_of_a_part_keeps_the_lattice(tmp_path: Path) -> None:
             assert (gridded.read(part).rgb == whole).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_damage_is_for_whoever_reads_the_window(dtype: str, tmp_path: Path) -> None:
+    side = 1100
+    # Noise would be stored as it is, and zeros in it would decode.
+    pixels = (np.random.default_rng(8).integers(1, 8, (3, side, side)) * 30).astype(dtype)
+    profile = {
+        "width": side,
+        "height": side,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "compress": "deflate",
+    }
+    path = write(tmp_path / "damaged.tif", pixels, **profile)
+    content = bytearray(path.read_bytes())
+    with rasterio.open(path) as dataset:
+        block = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+    content[block + 2 : block + 500] = b"\xff" * 498
+    path.write_bytes(content)
+    whole = Box(0, 0, side, side)
+    with (
+        pytest.raises(WindowError, match=r"damaged\.tif cannot be read in the window of"),
+        open_single(path, detector_gsd_m=0.3, cache=tmp_path / "cache") as raster,
+        raster.gridded as gridded,
+    ):
+        gridded.read(whole)
+    with open_single(path, detector_gsd_m=0.3, cache=tmp_path / "cache", skip_damaged=True) as raster:
+        if dtype == "uint8":
+            assert raster.damaged == ()
+            return
+        # copied as far as it can be read
+        [damage] = raster.damaged
+        with raster.gridded as gridded:
+            valid = gridded.read(whole).valid
+    assert valid is not None
+    hole = np.zeros((side, side), bool)
+    hole[damage.row : damage.row + damage.height, damage.column : damage.column + damage.width] = True
+    assert (valid == ~hole).all()
+
+
+def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", noise(), crs="EPSG:4326")
+    with pytest.raises(SceneError, match=r"a\.tif lies where its CRS EPSG:4326 has no longitude and latitude"):
+        open_single(path, detector_gsd_m=0.3, cache=tmp_path).__enter__()
+
+
 def test_an_area_elsewhere_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", noise())
     with (

@@ -293,7 +293,7 @@ def test_nothing_is_left_when_reading_fails_half_way(make_raster: MakeRaster, sc
         pixels=noise(3, size=(700, 700)), transform=Affine(0.1, 0, CENTRE[0] - 35, 0, -0.1, CENTRE[1] + 35)
     )
     os.truncate(path, path.stat().st_size * 6 // 10)
-    with pytest.raises(SceneError, match=r"scene_20250822.tif is damaged"):
+    with pytest.raises(SceneError, match=r"scene_20250822.tif cannot be read in the window of 700 x 700 px"):
         scenes.fetch(scene_of(path), area_around())
     assert [p for p in scenes.folder.rglob("*") if p.is_file() or p.name.startswith(".")] == []
 

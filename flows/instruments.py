@@ -1,0 +1,26 @@
+"""The detector and the lettering reader of a process, loaded once; no Prefect here."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pipelines.settings import Settings
+
+# What loads torch is imported where it is used: to deploy, to serve and to find nothing new need none of it.
+if TYPE_CHECKING:
+    from models.detector.detector import Detector
+    from models.reader.reader import Reader
+
+
+@lru_cache(maxsize=1)
+def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
+    """Load the detector, on each device named, and the lettering reader, once for all scenes of a process.
+
+    :raises InputError: weights are missing or foreign, or a device does not exist here
+    """
+    from models.detector.detector import Detector
+    from models.reader.reader import Reader
+
+    settings = Settings()
+    device = settings.device if device == "auto" else device
+    reader = Reader.load(settings.reader_weights, device.partition(",")[0])
+    return Detector.load_each(settings.weights, device), reader
