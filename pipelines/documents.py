@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["detections_geojson", "json_text", "raster_geojson", "run_item", "to_json"]
 
+_IMAGE_CRS = (
+    'ENGCRS["image pixels",EDATUM["image"],CS[Cartesian,2],AXIS["x",east],AXIS["y",south],LENGTHUNIT["pixel",1]]'
+)
 PIXEL_DECIMALS = 3
 """Of coordinates in pixels of an image without georeference."""
 
@@ -106,8 +109,8 @@ def raster_geojson(raster: "SingleRaster", detections: "Detections", classes: Co
     """Return what was detected in a raster by itself, a feature a line.
 
     It is RFC 7946 in CRS84. Of an image without georeference, the coordinates are pixels of the image, x to the right
-    and y down from the outer corner of its first pixel; the member `overwatt` says so, and a `crs` of null keeps GIS
-    programs from placing it on the ground.
+    and y down from the outer corner of its first pixel; the member `overwatt` says so, and a `crs` of the image's own
+    keeps GIS programs from placing it on the ground (GDAL 3.12 takes a `crs` of null for longitude and latitude).
     """
     about = {
         "raster": raster.name,
@@ -132,7 +135,7 @@ def raster_geojson(raster: "SingleRaster", detections: "Detections", classes: Co
             for damage in (*raster.damaged, *detections.damaged)
         ],
     }
-    placed = {} if raster.georeferenced else {"crs": None}
+    placed = {} if raster.georeferenced else {"crs": {"type": "name", "properties": {"name": _IMAGE_CRS}}}
     return _collection(placed | {"overwatt": foreign}, _features(detections, raster.name, about))
 
 

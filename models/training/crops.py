@@ -9,8 +9,8 @@ from models.detector.labels import CLASS, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.training.chip_pool import PooledChip
 
 CROP_PX = 256
-_NEGATIVES = 0.15
-"""Share of crops that show a real background with nothing to find."""
+_NEGATIVES = 0.25
+"""Share of crops that show ground with nothing to find, real or rendered."""
 
 
 _DISTANT = 0.06
@@ -34,6 +34,22 @@ def draw_crop(
         labels = _each(chip.labels, lambda table: _shift(table, left, top))
     image, labels = turn(image, labels, quarters=int(rng.integers(4)), mirror=bool(rng.integers(2)))
     return tint(rng, image), labels
+
+
+def empty_windows(chips: Sequence[PooledChip]) -> list[np.ndarray]:
+    """Windows of chips, uint8 (CROP_PX, CROP_PX, 3), that no label comes near: rendered ground, roofs and confusers."""
+    windows = []
+    for chip in chips:
+        height, width = chip.image.shape[:2]
+        rows = np.concatenate([chip.labels.objects, chip.labels.texts, chip.labels.ignored])
+        reach = np.hypot(rows[:, LENGTH], rows[:, WIDTH]) / 2
+        for top, left in ((0, 0), (0, width - CROP_PX), (height - CROP_PX, 0), (height - CROP_PX, width - CROP_PX)):
+            beside_x = np.abs(rows[:, X] - left - CROP_PX / 2) > CROP_PX / 2 + reach
+            beside_y = np.abs(rows[:, Y] - top - CROP_PX / 2) > CROP_PX / 2 + reach
+            if (beside_x | beside_y).all():
+                windows.append(chip.image[top : top + CROP_PX, left : left + CROP_PX])
+                break
+    return windows
 
 
 def turn(image: np.ndarray, labels: Labels, quarters: int, mirror: bool) -> tuple[np.ndarray, Labels]:

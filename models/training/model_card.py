@@ -52,10 +52,17 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
         f"0.30 m, {recipe['backgrounds']} real public-domain backgrounds (UC Merced Land Use, USGS) as ground and as "
         f"negatives; {recipe['minutes']:g} minutes on a CPU in {recipe['precision']}, seed {card['seed']}."
     )
-    first = recipe.get("start_recipe")
-    if first:
+    grounds = recipe.get("rendered_grounds")
+    if grounds:
+        yield f"Windows of {grounds:,} chips that hold nothing were negatives as well."
+    earlier = recipe.get("start_recipe")
+    while earlier:
         yield ""
-        yield f"It went on from weights trained on {first['crops_seen']:,} crops of the same chips for {first['minutes']:g} minutes."
+        yield (
+            f"It went on from weights trained on {earlier['crops_seen']:,} crops of the same chips for "
+            f"{earlier['minutes']:g} minutes."
+        )
+        earlier = earlier.get("start_recipe")
     yield ""
     yield f"On {rendered['chips']} rendered validation chips, native GSD 0.15 to 0.60 m, matched within half a unit's width:"
     yield ""

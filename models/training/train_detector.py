@@ -13,7 +13,7 @@ from models.detector.card import WeightsCard
 from models.detector.detector import Detector, resolve_device, resolve_precision
 from models.detector.network import DetectorNet
 from models.training.chip_pool import PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
-from models.training.crops import CROP_PX
+from models.training.crops import CROP_PX, empty_windows
 from models.training.evaluation import evaluate
 from models.training.fitting import PEAK_RATE, FitRecipe, FitReport, fit
 from models.weights_file import load_weights, save_weights
@@ -84,9 +84,11 @@ def train_detector(
         steps=steps,
         minutes=minutes,
     )
+    rendered = [read_chip(path) for path in train_paths]
+    empty = empty_windows(rendered)
     net, made = fit(
-        [read_chip(path) for path in train_paths],
-        [read_background(path, CROP_PX) for path in shown],
+        rendered,
+        [read_background(path, CROP_PX) for path in shown] + empty,
         recipe,
         workdir / "checkpoint.pt",
         place,
@@ -106,6 +108,7 @@ def train_detector(
         "steps_made": made,
         "precision": str(arithmetic).removeprefix("torch."),
         "backgrounds": len(shown),
+        "rendered_grounds": len(empty),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only",
         **asdict(recipe),
         "start_recipe": None if first_card is None else first_card["recipe"],

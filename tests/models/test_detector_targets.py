@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from models.classes import OBJECT_CLASSES
 from models.detector.labels import Labels
-from models.detector.network import CHANNELS, FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE
-from models.detector.peaks import Peaks, decode, pick_peaks
+from models.detector.network import CHANNELS, FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, spread
+from models.detector.peaks import Peaks, decode, pick_peaks, thinned
 from models.detector.targets import Targets, make_targets
 from models.rendering.objects import PlacedObject, PlacedText
 
@@ -29,10 +29,21 @@ def perfect_maps(targets: Targets) -> torch.Tensor:
     return maps
 
 
+def picked(
+    maps: torch.Tensor, min_score: float, valid: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is picked from maps, laid out as the network's trunk gives them."""
+    count, channels, height, width = maps.shape
+    split = maps.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1)
+    cells = split.reshape(count, height // 2, width // 2, 4 * channels)
+    bias = torch.zeros(4 * channels)
+    assert torch.equal(spread(cells, bias), maps)
+    return pick_peaks(cells, bias, valid, min_score)
+
+
 def decoded(objects: list[PlacedObject], min_score: float = 0.9) -> Peaks:
-    maps = perfect_maps(make_targets(Labels.of(objects), SIDE, SIDE))
-    table, _ = pick_peaks(maps, None, min_score)
-    return decode(table.numpy(), 0)
+    table, _ = picked(perfect_maps(make_targets(Labels.of(objects), SIDE, SIDE)), min_score)
+    return thinned(decode(table.numpy(), 0))
 
 
 def heading_gap_deg(one: float, other: float) -> float:
@@ -90,15 +101,15 @@ def test_a_second_peak_on_one_turbine_is_dropped_and_a_neighbour_is_kept() -> No
     echo_row, echo_column = (80 - 14) // 2, 30
     maps[0, :, echo_row, echo_column] = maps[0, :, 40, 30]
     maps[0, OBJECT_CLASSES.index("gas_turbine"), echo_row, echo_column] = 1.0
-    table, _ = pick_peaks(maps, None, 0.5)
+    table, _ = picked(maps, 0.5)
     assert len(table) == 3
-    assert sorted(decode(table.numpy(), 0).x_px) == pytest.approx([60, 78], abs=1e-3)
+    assert sorted(thinned(decode(table.numpy(), 0)).x_px) == pytest.approx([60, 78], abs=1e-3)
 
 
 def test_of_equal_neighbours_one_stays() -> None:
     maps = torch.full((1, CHANNELS, 16, 16), -9.0)
     maps[0, 1, 5, 5:7] = 2.0
-    table, _ = pick_peaks(maps, None, 0.5)
+    table, _ = picked(maps, 0.5)
     assert table[:, :4].tolist() == [[0, 1, 5, 5]]
 
 
@@ -108,10 +119,10 @@ def test_nothing_is_found_where_there_is_no_image() -> None:
     maps = perfect_maps(make_targets(Labels.of(objects, [text]), SIDE, SIDE))
     valid = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
     valid[:, :, 80:] = False
-    table, lettering = pick_peaks(maps, valid, 0.5)
+    table, lettering = picked(maps, 0.5, valid)
     assert decode(table.numpy(), 0).x_px == pytest.approx([40.0], abs=1e-3)
     assert lettering[:, :, 20:].max() == 0
-    assert pick_peaks(maps, None, 0.5)[1][:, :, 20:].max() > 0.99
+    assert picked(maps, 0.5)[1][:, :, 20:].max() > 0.99
 
 
 def test_lettering_covers_the_painted_rectangle() -> None:
