@@ -21,6 +21,8 @@ from pipelines.tables import Published, latest_published, load_published
 CHILLER = "air_cooled_chiller"
 CHILLER_TOLERANCE = 0.03
 """Share by which a chiller count may differ from what was rendered."""
+FALSE_CHILLERS = 1
+"""Detections let pass on a scene of about a km2 that has none."""
 PUBLISHED_AS = {CHILLER: "chillers", "gas_turbine": "turbines", "battery": "batteries"}
 """Classes with published counts, and their columns."""
 
@@ -83,7 +85,7 @@ def faults_of(shots: Sequence[Shot]) -> list[str]:
         count = run.counts.get(CHILLER)
         if count is None:
             faults.append(f"{where}: chillers are not given ({run.not_given[CHILLER]})")
-        elif max(abs(n - rendered) for n in _counted(count, rendered)) > CHILLER_TOLERANCE * rendered:
+        elif _differs(count, rendered):
             median = figure(count.expected.p50)
             faults.append(f"{where}: {count.detected} chillers found, {median} expected, {rendered} rendered")
         if sorted(run.texts) != sorted(set(shot.rendered_texts)):
@@ -91,12 +93,15 @@ def faults_of(shots: Sequence[Shot]) -> list[str]:
     return faults
 
 
-def _counted(count: Count, rendered: int) -> tuple[float, ...]:
-    """Figures that must be near what was rendered; of nothing, only that nothing was detected.
+def _differs(count: Count, rendered: int) -> bool:
+    """Whether a count is too far from what was rendered.
 
-    Where there is nothing, the median of what may stand there is the sum of faint doubts, and the table shows it.
+    Where there is nothing, one detection is let pass if the interval says that it may be none: on a km2 of bare ground
+    the weights are measured to be wrong about once (`models/weights/MODEL_CARD.md`).
     """
-    return (count.detected, count.expected.p50) if rendered else (count.detected,)
+    if rendered == 0:
+        return count.detected > FALSE_CHILLERS or count.expected.p5 > 0
+    return max(abs(n - rendered) for n in (count.detected, count.expected.p50)) > CHILLER_TOLERANCE * rendered
 
 
 def demo_table(shots: Sequence[Shot]) -> Table:

@@ -3,10 +3,11 @@
 import argparse
 import importlib.metadata
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.detector.card import WeightsCard
@@ -21,6 +22,9 @@ from models.weights_file import load_weights, save_weights
 log = logging.getLogger(__name__)
 
 CHIP_PX = 448
+_HARD_SHARE = 0.1
+_HARD_TIMES = 6
+"""A tenth of the grounds makes 40% of the negatives: most ground teaches nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ def train_detector(
 ) -> WeightsCard:
     """Train a detector and write its weights, with card, to `output`.
 
-    `start` is a weights file to train on from, with `peak_rate` as the highest learning rate. `backgrounds` is a folder
+    `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
+    the mean of both. `backgrounds` is a folder
     of real images without equipment at 0.3 m (256 px or more); a fifth of them is held out to measure false positives.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
@@ -86,9 +91,12 @@ def train_detector(
     )
     rendered = [read_chip(path) for path in train_paths]
     empty = empty_windows(rendered)
+    grounds = [read_background(path, CROP_PX) for path in shown] + empty
+    if first is not None and grounds:
+        grounds = with_hard_ones_again(_detector(dict(first), place, arithmetic), grounds)
     net, made = fit(
         rendered,
-        [read_background(path, CROP_PX) for path in shown] + empty,
+        grounds,
         recipe,
         workdir / "checkpoint.pt",
         place,
@@ -96,7 +104,7 @@ def train_detector(
         lambda state: report(Progress("training", state.fraction, _describe(state))),
         start=first,
     )
-    tensors = released(net)
+    tensors = released(net if first is None else midway(net, first))
     report(Progress("evaluating", 0.0, f"{validation_chips} rendered chips, {len(held_out)} real backgrounds"))
     code_version = importlib.metadata.version("overwatt")
     made_of = {
@@ -111,6 +119,7 @@ def train_detector(
         "rendered_grounds": len(empty),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only",
         **asdict(recipe),
+        "averaged_with_start": first is not None,
         "start_recipe": None if first_card is None else first_card["recipe"],
     }
     card = {
@@ -126,6 +135,28 @@ def train_detector(
     save_weights(output, tensors, card)
     report(Progress("evaluating", 1.0, f"wrote {output}"))
     return WeightsCard.from_json(card)
+
+
+def with_hard_ones_again(detector: Detector, grounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The grounds, and several times more those in which the detector is most certain of what is not there."""
+    most = []
+    for ground in grounds:
+        peaks, _ = detector.detect(ground[None])
+        most.append(float(peaks.score.max(initial=0.0)))
+    hardest = np.argsort(most)[::-1][: max(1, round(_HARD_SHARE * len(grounds)))]
+    return [*grounds, *[grounds[i] for i in hardest] * (_HARD_TIMES - 1)]
+
+
+def midway(net: DetectorNet, start: Mapping[str, torch.Tensor]) -> DetectorNet:
+    """The network with the mean of its weights and of those that its training went on from.
+
+    Means of weights along one training generalise better than its end (Wortsman et al. 2022, Model soups); measured
+    here on both continued runs, see `models/training/LOG.md`.
+    """
+    made = {name: (tensor.float() + start[name].float()) / 2 for name, tensor in released(net).items()}
+    mean = DetectorNet()
+    mean.load_state_dict(made)
+    return mean.eval()
 
 
 def released(net: DetectorNet) -> dict[str, torch.Tensor]:
