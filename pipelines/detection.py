@@ -161,6 +161,7 @@ def detect_in_raster(
             readers=readers,
             processes=processes,
             skip_damaged=skip_damaged,
+            min_probability=min_probability,
             progress=None if progress is None else lambda done, _: progress(before + done, total),
         )
 
@@ -169,8 +170,7 @@ def detect_in_raster(
         found = look(raster, plan, 0)
         seconds = {**found.seconds, "windows": time.perf_counter() - start}
         start = time.perf_counter()
-        probable = detector.probability(found.peaks.cls, found.peaks.score) >= min_probability
-        frame = _frame(found.peaks[probable], grid, detector, native_gsd_m)
+        frame = _frame(found.peaks, grid, detector, native_gsd_m)
         seconds["polygons"] = time.perf_counter() - start
         start = time.perf_counter()
         with raster.coarser(LARGE_LETTERING_SCALE) as coarse:

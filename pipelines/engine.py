@@ -83,6 +83,7 @@ def find(
     readers: int | None = None,
     processes: int = 1,
     skip_damaged: bool = False,
+    min_probability: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Peaks and lettering cells of all the plan's cores.
@@ -92,6 +93,7 @@ def find(
         all of the processor's cores but two unless a number is given
     :param processes: that share the raster, each with its own threads
     :param skip_damaged: go on without windows that cannot be read, and name them in the result
+    :param min_probability: peaks that are less probable are forgotten at once; they could thin out none that are not
     :param progress: called with windows done and windows in all
     :raises WindowError: a window cannot be read
     :raises DeviceMemoryError: a device has too little memory for the smallest window
@@ -101,7 +103,7 @@ def find(
     parts: list[_Part] = []
     share = max(1, min(processes, len(plan.cores)))
     work = _computed if share == 1 else _shared
-    for part in work(raster, plan, detectors, readers, skip_damaged, share):
+    for part in work(raster, plan, detectors, readers, skip_damaged, min_probability, share):
         parts.append(part)
         if progress is not None:
             progress(len(parts), len(plan.cores))
@@ -114,10 +116,11 @@ def _computed(
     detectors: Sequence[Detector],
     readers: int,
     skip_damaged: bool,
+    min_probability: float,
     share: int,
 ) -> Iterator[_Part]:
     """What came of each core, in order, with a `share`-th of the processor's cores."""
-    desk = _Desk(raster, plan, detectors, skip_damaged, share)
+    desk = _Desk(raster, plan, detectors, skip_damaged, min_probability, share)
     pending: deque[Future[_Part]] = deque()
     with (
         raster,
@@ -145,6 +148,7 @@ def _shared(
     detectors: Sequence[Detector],
     readers: int,
     skip_damaged: bool,
+    min_probability: float,
     share: int,
 ) -> Iterator[_Part]:
     """The same from `share` processes, which take runs of neighbouring cores in turn."""
@@ -152,7 +156,18 @@ def _shared(
     runs = [plan.cores[start : start + run] for start in range(0, len(plan.cores), run)]
     # Pickled here: what torch would do of itself is to share the weights by file descriptors.
     known = pickle.dumps(
-        (detectors, raster.href, raster.grid, raster.bands, raster.shrink, plan, readers, skip_damaged, share)
+        (
+            detectors,
+            raster.href,
+            raster.grid,
+            raster.bands,
+            raster.shrink,
+            plan,
+            readers,
+            skip_damaged,
+            min_probability,
+            share,
+        )
     )
     # Spawned, not forked: a fork of a process that has used torch's threads can hang.
     spawn = multiprocessing.get_context("spawn")
@@ -180,9 +195,13 @@ def _learn(known: bytes) -> None:
 
 
 def _compute_run(run: tuple[Box, ...]) -> list[_Part]:
-    detectors, href, grid, bands, shrink, plan, readers, skip_damaged, share = _known
+    detectors, href, grid, bands, shrink, plan, readers, skip_damaged, min_probability, share = _known
     mine = dataclasses.replace(plan, cores=run)
-    return list(_computed(GriddedRaster(href, grid, bands, shrink), mine, detectors, readers, skip_damaged, share))
+    return list(
+        _computed(
+            GriddedRaster(href, grid, bands, shrink), mine, detectors, readers, skip_damaged, min_probability, share
+        )
+    )
 
 
 @dataclass
@@ -193,6 +212,7 @@ class _Desk:
     plan: WindowPlan
     detectors: Sequence[Detector]
     skip_damaged: bool
+    min_probability: float
     share: int
     workers: int = field(init=False)
     threads: int = field(init=False)
@@ -292,6 +312,8 @@ class _Desk:
             & (cell_y * stride >= core.y0)
             & (cell_y * stride < core.y1)
         )
+        if self.min_probability > 0:
+            own &= detector.probability(peaks.cls, peaks.score) >= self.min_probability
         placed = dataclasses.replace(
             peaks, x_px=peaks.x_px + window.x0, y_px=peaks.y_px + window.y0, cell_x=cell_x, cell_y=cell_y
         )

@@ -3,11 +3,10 @@
 import argparse
 import importlib.metadata
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from models.detector.card import WeightsCard
@@ -22,9 +21,6 @@ from models.weights_file import load_weights, save_weights
 log = logging.getLogger(__name__)
 
 CHIP_PX = 448
-_HARD_SHARE = 0.1
-_HARD_TIMES = 6
-"""A tenth of the grounds makes 40% of the negatives: most ground teaches nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,6 @@ def train_detector(
     rendered = [read_chip(path) for path in train_paths]
     empty = empty_windows(rendered)
     grounds = [read_background(path, CROP_PX) for path in shown] + empty
-    if first is not None and grounds:
-        grounds = with_hard_ones_again(_detector(dict(first), place, arithmetic), grounds)
     net, made = fit(
         rendered,
         grounds,
@@ -135,16 +129,6 @@ def train_detector(
     save_weights(output, tensors, card)
     report(Progress("evaluating", 1.0, f"wrote {output}"))
     return WeightsCard.from_json(card)
-
-
-def with_hard_ones_again(detector: Detector, grounds: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The grounds, and several times more those in which the detector is most certain of what is not there."""
-    most = []
-    for ground in grounds:
-        peaks, _ = detector.detect(ground[None])
-        most.append(float(peaks.score.max(initial=0.0)))
-    hardest = np.argsort(most)[::-1][: max(1, round(_HARD_SHARE * len(grounds)))]
-    return [*grounds, *[grounds[i] for i in hardest] * (_HARD_TIMES - 1)]
 
 
 def midway(net: DetectorNet, start: Mapping[str, torch.Tensor]) -> DetectorNet:
