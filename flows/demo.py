@@ -97,7 +97,7 @@ def _differs(count: Count, rendered: int) -> bool:
     """Whether a count is too far from what was rendered.
 
     Where there is nothing, one detection is let pass if the interval says that it may be none: on a km2 of bare ground
-    the weights are measured to be wrong about once (`models/weights/MODEL_CARD.md`).
+    the weights are measured to be wrong about once (models/weights/MODEL_CARD.md).
     """
     if rendered == 0:
         return count.detected > FALSE_CHILLERS or count.expected.p5 > 0
