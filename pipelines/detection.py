@@ -20,7 +20,7 @@ from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
-from pipelines.engine import Found, find
+from pipelines.engine import Layer, find
 from pipelines.errors import Damage, SceneError
 from pipelines.gdal_env import gdal_env
 from pipelines.grid import Grid, boxes, detection_grid, project_polygon
@@ -66,7 +66,7 @@ class Detections:
     """What could not be read and was left out, where that was asked for."""
     seconds: Mapping[str, float] | None = None
     """Where the time went: thread time of `read` and `network` in the windows, and their wall time together as
-    `windows`; wall time of `polygons` and of `lettering`, which has windows of its own."""
+    `windows`; wall time of `polygons` and of `lettering`, its regions found and read."""
 
 
 def detect(
@@ -151,30 +151,24 @@ def detect_in_raster(
         plan = dataclasses.replace(plan, cores=())
     if LETTERING.name not in given:
         large = dataclasses.replace(large, cores=())
-    total = len(plan.cores) + len(large.cores)
-
-    def look(there: GriddedRaster, windows: WindowPlan, before: int) -> Found:
-        return find(
-            there,
-            windows,
+    start = time.perf_counter()
+    with raster, raster.coarser(LARGE_LETTERING_SCALE) as coarse:
+        # In one go: the processor is busy while the coarse windows, which take long to read, are read.
+        found, found_large = find(
+            [Layer(raster, plan), Layer(coarse, large)],
             detectors,
             readers=readers,
             processes=processes,
             skip_damaged=skip_damaged,
             min_probability=min_probability,
-            progress=None if progress is None else lambda done, _: progress(before + done, total),
+            progress=progress,
         )
-
-    start = time.perf_counter()
-    with raster:
-        found = look(raster, plan, 0)
-        seconds = {**found.seconds, "windows": time.perf_counter() - start}
+        seconds = {step: found.seconds[step] + found_large.seconds[step] for step in found.seconds}
+        seconds["windows"] = time.perf_counter() - start
         start = time.perf_counter()
         frame = _frame(found.peaks, grid, detector, native_gsd_m)
         seconds["polygons"] = time.perf_counter() - start
         start = time.perf_counter()
-        with raster.coarser(LARGE_LETTERING_SCALE) as coarse:
-            found_large = look(coarse, large, len(plan.cores))
         if LETTERING.name in given:
             # A letter of 30 m is 100 px at 0.3 m, more than the network was shown and nearly more than it can see at
             # once: the same network on a coarser lattice sees it as an ordinary one, for a ninth of the work.

@@ -14,16 +14,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import shapely
 
 from models.detector.allocator import keep_large_buffers
 from models.detector.detector import Detector, cores, threads_of_each
+from models.detector.network import Area
 from models.detector.peaks import Peaks, thinned
 from models.errors import DeviceMemoryError
 from pipelines.errors import Damage, WindowError
@@ -31,7 +32,7 @@ from pipelines.gridded_raster import GriddedRaster, Pixels
 from pipelines.lettering import LetteringCells
 from pipelines.windows import Box, WindowPlan
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "Layer", "find"]
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,9 @@ _MOST_CPU_WORKERS = 8
 _WORKERS_PER_GPU = 2
 """While one waits for its window's result, the other's is on the way."""
 _RUNS_OF_EACH = 4
-"""Runs of cores a process takes, at least: enough to even out the windows in which there is nothing to see."""
+"""Runs of windows a process takes, at least: enough to even out the windows in which there is nothing to see."""
 _LONGEST_RUN = 8
-"""Cores: what is begun is finished before an error or Ctrl-C ends a process."""
+"""Windows: what is begun is finished before an error or Ctrl-C ends a process."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,16 @@ class _Part:
     network_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A raster and the windows of it that are looked at."""
+
+    raster: GriddedRaster
+    plan: WindowPlan
+
+
 def find(
-    raster: GriddedRaster,
-    plan: WindowPlan,
+    layers: Sequence[Layer],
     detectors: Sequence[Detector],
     *,
     readers: int | None = None,
@@ -85,13 +93,13 @@ def find(
     skip_damaged: bool = False,
     min_probability: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
-) -> Found:
-    """Peaks and lettering cells of all the plan's cores.
+) -> list[Found]:
+    """Peaks and lettering cells of all cores of each layer; one after the other, with no pause between.
 
     :param detectors: the same weights on each device that takes part
     :param readers: threads that read ahead, each with the file open for itself; on a CPU one is enough, a GPU gets
         all of the processor's cores but two unless a number is given
-    :param processes: that share the raster, each with its own threads
+    :param processes: that share the windows, each with its own threads
     :param skip_damaged: go on without windows that cannot be read, and name them in the result
     :param min_probability: peaks that are less probable are forgotten at once; they could thin out none that are not
     :param progress: called with windows done and windows in all
@@ -100,39 +108,65 @@ def find(
     """
     if readers is None:
         readers = 1 if all(detector.device == "cpu" for detector in detectors) else max(1, cores() - 2)
+    windows = tuple(
+        _Window(number, core, core.grown(detectors[0].halo_px, layer.plan.extent))
+        for number, layer in enumerate(layers)
+        for core in layer.plan.cores
+    )
+    share = max(1, min(processes, len(windows)))
+    rasters = tuple(layer.raster for layer in layers)
+    job = _Job(rasters, tuple(detectors), readers, skip_damaged, min_probability, share)
     parts: list[_Part] = []
-    share = max(1, min(processes, len(plan.cores)))
-    work = _computed if share == 1 else _shared
-    for part in work(raster, plan, detectors, readers, skip_damaged, min_probability, share):
+    for part in _computed(job, windows) if share == 1 else _shared(job, windows):
         parts.append(part)
         if progress is not None:
-            progress(len(parts), len(plan.cores))
-    return _joined(parts, plan)
+            progress(len(parts), len(windows))
+    return [
+        _joined([part for window, part in zip(windows, parts, strict=True) if window.layer == number], layer.plan)
+        for number, layer in enumerate(layers)
+    ]
 
 
-def _computed(
-    raster: GriddedRaster,
-    plan: WindowPlan,
-    detectors: Sequence[Detector],
-    readers: int,
-    skip_damaged: bool,
-    min_probability: float,
-    share: int,
-) -> Iterator[_Part]:
-    """What came of each core, in order, with a `share`-th of the processor's cores."""
-    desk = _Desk(raster, plan, detectors, skip_damaged, min_probability, share)
+@dataclass(frozen=True)
+class _Window:
+    """What a worker takes up."""
+
+    layer: int
+    core: Box
+    seen: Box
+    """The core with its halo."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all windows of a call have in common; it can be sent to another process."""
+
+    rasters: tuple[GriddedRaster, ...]
+    detectors: tuple[Detector, ...]
+    readers: int
+    skip_damaged: bool
+    min_probability: float
+    share: int
+    """Processes that the processor's cores are divided among."""
+
+
+def _computed(job: _Job, windows: Sequence[_Window]) -> Iterator[_Part]:
+    """What came of each window, in order."""
+    desk = _Desk(job, len(windows))
     pending: deque[Future[_Part]] = deque()
     with (
-        raster,
+        ExitStack() as rasters,
         threads_of_each(desk.threads) as settle,
-        ThreadPoolExecutor(readers, "read") as reading,
+        ThreadPoolExecutor(job.readers, "read") as reading,
         ThreadPoolExecutor(desk.workers, "compute", initializer=settle) as computing,
     ):
+        for raster in job.rasters:
+            rasters.enter_context(raster)
         try:
-            for core in plan.cores:
-                pixels = reading.submit(desk.read, core)
-                pending.append(computing.submit(desk.compute, core, pixels))
-                if len(pending) >= desk.workers + max(READ_AHEAD, readers):
+            for window in windows:
+                pixels = reading.submit(desk.read, window)
+                pending.append(computing.submit(desk.compute, window, pixels))
+                if len(pending) >= desk.workers + max(READ_AHEAD, job.readers):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -142,36 +176,14 @@ def _computed(
             raise
 
 
-def _shared(
-    raster: GriddedRaster,
-    plan: WindowPlan,
-    detectors: Sequence[Detector],
-    readers: int,
-    skip_damaged: bool,
-    min_probability: float,
-    share: int,
-) -> Iterator[_Part]:
-    """The same from `share` processes, which take runs of neighbouring cores in turn."""
-    run = min(_LONGEST_RUN, math.ceil(len(plan.cores) / (share * _RUNS_OF_EACH)))
-    runs = [plan.cores[start : start + run] for start in range(0, len(plan.cores), run)]
-    # Pickled here: what torch would do of itself is to share the weights by file descriptors.
-    known = pickle.dumps(
-        (
-            detectors,
-            raster.href,
-            raster.grid,
-            raster.bands,
-            raster.shrink,
-            plan,
-            readers,
-            skip_damaged,
-            min_probability,
-            share,
-        )
-    )
-    # Spawned, not forked: a fork of a process that has used torch's threads can hang.
+def _shared(job: _Job, windows: Sequence[_Window]) -> Iterator[_Part]:
+    """The same from several processes, which take runs of neighbouring windows in turn."""
+    run = min(_LONGEST_RUN, math.ceil(len(windows) / (job.share * _RUNS_OF_EACH)))
+    runs = [windows[start : start + run] for start in range(0, len(windows), run)]
+    # Pickled here: what torch would do of itself is to share the weights by file descriptors. Spawned, not forked: a
+    # fork of a process that has used torch's threads can hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(share, spawn, initializer=_learn, initargs=(known,)) as pool:
+    with ProcessPoolExecutor(job.share, spawn, initializer=_learn, initargs=(pickle.dumps(job),)) as pool:
         try:
             for parts in pool.map(_compute_run, runs):
                 yield from parts
@@ -185,35 +197,25 @@ def _shared(
             raise
 
 
-_known: list[Any] = []
-"""In a process of `_shared`: what does not differ from run to run."""
+_jobs: list[_Job] = []
+"""In a process of `_shared`: its job."""
 
 
-def _learn(known: bytes) -> None:
+def _learn(job: bytes) -> None:
     keep_large_buffers()
-    _known[:] = pickle.loads(known)
+    _jobs[:] = [pickle.loads(job)]
 
 
-def _compute_run(run: tuple[Box, ...]) -> list[_Part]:
-    detectors, href, grid, bands, shrink, plan, readers, skip_damaged, min_probability, share = _known
-    mine = dataclasses.replace(plan, cores=run)
-    return list(
-        _computed(
-            GriddedRaster(href, grid, bands, shrink), mine, detectors, readers, skip_damaged, min_probability, share
-        )
-    )
+def _compute_run(run: Sequence[_Window]) -> list[_Part]:
+    return list(_computed(_jobs[0], run))
 
 
 @dataclass
 class _Desk:
     """What the threads of one call share."""
 
-    raster: GriddedRaster
-    plan: WindowPlan
-    detectors: Sequence[Detector]
-    skip_damaged: bool
-    min_probability: float
-    share: int
+    job: _Job
+    windows: int
     workers: int = field(init=False)
     threads: int = field(init=False)
     """Processor cores of each worker."""
@@ -222,30 +224,31 @@ class _Desk:
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        mine = max(1, cores() // self.share)
-        on_cpu = max(1, min(mine, _MOST_CPU_WORKERS, len(self.plan.cores)))
-        for detector in self.detectors:
+        mine = max(1, cores() // self.job.share)
+        on_cpu = max(1, min(mine, _MOST_CPU_WORKERS, self.windows))
+        for detector in self.job.detectors:
             for _ in range(on_cpu if detector.device == "cpu" else _WORKERS_PER_GPU):
                 self._free.put(detector)
         self.workers = self._free.qsize()
         self.threads = mine // on_cpu
 
-    def read(self, core: Box) -> tuple[Pixels | Damage, float]:
+    def read(self, window: _Window) -> tuple[Pixels | Damage, float]:
         start = time.perf_counter()
+        raster = self.job.rasters[window.layer]
         try:
-            pixels = self.raster.read(self._window(core))
+            pixels = raster.read(window.seen)
         except WindowError as error:
-            if not self.skip_damaged:
+            if not self.job.skip_damaged:
                 raise
-            return Damage(*self.raster.in_source(core), error), 0.0
+            return Damage(*raster.in_source(window.core), error), 0.0
         except MemoryError:
             raise DeviceMemoryError(
-                f"This machine has too little memory to read a window of {self.plan.widest_px} px: use a smaller "
-                "--window."
+                f"This machine has too little memory to read {window.seen.width} x {window.seen.height} px at once: "
+                "use a smaller --window."
             ) from None
         return pixels, time.perf_counter() - start
 
-    def compute(self, core: Box, reading: "Future[tuple[Pixels | Damage, float]]") -> _Part:
+    def compute(self, window: _Window, reading: "Future[tuple[Pixels | Damage, float]]") -> _Part:
         pixels, read_s = reading.result()
         if isinstance(pixels, Damage):
             return _Part(damage=pixels)
@@ -254,13 +257,10 @@ class _Desk:
             start = time.perf_counter()
             if pixels.empty or self._is_silent(pixels, detector):
                 return _Part(read_s=read_s)
-            peaks, cells = self._detect(detector, core, self._window(core), pixels)
+            peaks, cells = self._detect(detector, window.core, window.seen, pixels)
             return _Part(peaks, cells, None, read_s, time.perf_counter() - start)
         finally:
             self._free.put(detector)
-
-    def _window(self, core: Box) -> Box:
-        return core.grown(self.detectors[0].halo_px, self.plan.extent)
 
     def _is_silent(self, pixels: Pixels, detector: Detector) -> bool:
         colour = pixels.colour
@@ -283,7 +283,7 @@ class _Desk:
                 self._note_limit(detector, window)
         found = []
         for half in halves:
-            inner = self._window(half)
+            inner = half.grown(detector.halo_px, window)
             rows = slice(inner.y0 - window.y0, inner.y1 - window.y0)
             columns = slice(inner.x0 - window.x0, inner.x1 - window.x0)
             valid = None if pixels.valid is None else pixels.valid[rows, columns]
@@ -303,21 +303,18 @@ class _Desk:
 
     def _see(self, detector: Detector, core: Box, window: Box, pixels: Pixels) -> tuple[Peaks, LetteringCells]:
         valid = None if pixels.valid is None else pixels.valid[None]
-        peaks, lettering = detector.detect(pixels.rgb[None], valid)
-        stride = detector.stride
-        cell_x, cell_y = peaks.cell_x + window.x0 // stride, peaks.cell_y + window.y0 // stride
-        own = (
-            (cell_x * stride >= core.x0)
-            & (cell_x * stride < core.x1)
-            & (cell_y * stride >= core.y0)
-            & (cell_y * stride < core.y1)
-        )
-        if self.min_probability > 0:
-            own &= detector.probability(peaks.cls, peaks.score) >= self.min_probability
+        own = Area(core.y0 - window.y0, core.x0 - window.x0, core.y1 - window.y0, core.x1 - window.x0)
+        peaks, lettering = detector.detect(pixels.rgb[None], valid, within=own)
+        if self.job.min_probability > 0:
+            peaks = peaks[detector.probability(peaks.cls, peaks.score) >= self.job.min_probability]
         placed = dataclasses.replace(
-            peaks, x_px=peaks.x_px + window.x0, y_px=peaks.y_px + window.y0, cell_x=cell_x, cell_y=cell_y
+            peaks,
+            x_px=peaks.x_px + window.x0,
+            y_px=peaks.y_px + window.y0,
+            cell_x=peaks.cell_x + window.x0 // detector.stride,
+            cell_y=peaks.cell_y + window.y0 // detector.stride,
         )
-        return placed[own], LetteringCells.of_core(lettering[0], core, window)
+        return placed, LetteringCells.of_core(lettering[0], core)
 
 
 def _joined(parts: Sequence[_Part], plan: WindowPlan) -> Found:

@@ -90,6 +90,10 @@ class GriddedRaster:
         self._opened.close()
         self._local.__dict__.clear()
 
+    def __reduce__(self) -> tuple[type["GriddedRaster"], tuple[object, ...]]:
+        """Another process opens the file for itself."""
+        return GriddedRaster, (self.href, self.grid, self.bands, self.shrink)
+
     def coarser(self, factor: int) -> "GriddedRaster":
         """The same raster with pixels that are means of `factor` x `factor` of these, to be entered on its own."""
         return GriddedRaster(self.href, self.grid, self.bands, self.shrink * factor)

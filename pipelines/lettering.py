@@ -60,13 +60,11 @@ class LetteringCells:
     probability: npt.NDArray[np.float64]
 
     @classmethod
-    def of_core(cls, lettering: npt.NDArray, core: Box, window: Box) -> "LetteringCells":
-        """The cells of a window's map (h/4, w/4) that lie in its core; both boxes in grid pixels."""
-        top, left = (core.y0 - window.y0) // LETTERING_CELL_PX, (core.x0 - window.x0) // LETTERING_CELL_PX
-        rows, columns = -(-core.height // LETTERING_CELL_PX), -(-core.width // LETTERING_CELL_PX)
-        own = lettering[top : top + rows, left : left + columns]
-        r, c = np.nonzero(own >= MIN_LETTERING)
-        return cls(r + core.y0 // LETTERING_CELL_PX, c + core.x0 // LETTERING_CELL_PX, own[r, c].astype(np.float64))
+    def of_core(cls, lettering: npt.NDArray, core: Box) -> "LetteringCells":
+        """Those of a core's map (ceil(h/4), ceil(w/4)); the core in grid pixels."""
+        r, c = np.nonzero(lettering >= MIN_LETTERING)
+        top, left = core.y0 // LETTERING_CELL_PX, core.x0 // LETTERING_CELL_PX
+        return cls(r + top, c + left, lettering[r, c].astype(np.float64))
 
     def within(self, area: Polygon | MultiPolygon) -> "LetteringCells":
         """The cells whose centre lies in an area of grid pixels."""

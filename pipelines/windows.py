@@ -83,11 +83,6 @@ class WindowPlan:
     kept: Polygon | MultiPolygon | None = None
     """Where what is found counts, the same for all windows: the area and what lies near enough to have a say in it."""
 
-    @property
-    def widest_px(self) -> int:
-        """Longest side of a core."""
-        return max((max(core.width, core.height) for core in self.cores), default=0)
-
 
 def plan_windows(
     width_px: int,

@@ -16,7 +16,7 @@ from models.calibration import calibrated
 from models.classes import OBJECT_CLASSES
 from models.detector.allocator import keep_large_buffers
 from models.detector.card import WeightsCard
-from models.detector.network import LATTICE_PX, STRIDE, DetectorNet, fold_normalisation, normalise
+from models.detector.network import LATTICE_PX, STRIDE, Area, DetectorNet, fold_normalisation, normalise
 from models.detector.peaks import Peaks, decode, pick_peaks
 from models.errors import DeviceError, DeviceMemoryError, WeightsError
 from models.weights_file import load_weights
@@ -54,6 +54,8 @@ class Detector:
     lattice_px: int = LATTICE_PX
     most_px: int | None = None
     """Largest window that the device had memory for, once it had not enough for one."""
+    _weight: torch.Tensor = field(init=False, repr=False)
+    _bias: torch.Tensor = field(init=False, repr=False)
     _batch_px: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,10 +63,9 @@ class Detector:
         # Beyond the reach of a cell: the cells that a peak is compared with.
         self.halo_px = math.ceil((self.net.reach_px + STRIDE) / LATTICE_PX) * LATTICE_PX
         net = fold_normalisation(self.net)
-        bias = net.maps.bias.detach().float()
-        net = net.to(self.device, self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        net.maps.bias = torch.nn.Parameter(bias.to(self.device), requires_grad=False)
-        self.net = net
+        # Of the last layer little is calculated, and that in float32.
+        self._weight, self._bias = (part.detach().float().to(self.device) for part in (net.maps.weight, net.maps.bias))
+        self.net = net.to(self.device, self.precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._batch_px = 1 << 62 if self.device.startswith("cuda") else _CPU_BATCH_PX
 
     @classmethod
@@ -104,13 +105,18 @@ class Detector:
         return detectors
 
     def detect(
-        self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = MIN_SCORE
+        self,
+        windows: np.ndarray,
+        valid: np.ndarray | None = None,
+        min_score: float = MIN_SCORE,
+        within: Area | None = None,
     ) -> tuple[Peaks, np.ndarray]:
         """Peaks, not yet thinned, and lettering probability of uint8 windows (N, H, W, 3) at `gsd_m`.
 
         `valid` is bool (N, H, W), False where there is no image; nothing is found there. The lettering map is float16
-        (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px. Raises `DeviceMemoryError` when not
-        even one window fits into the device's memory.
+        (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px. With `within`, a part whose sides lie
+        on the lattice, peaks are those of its cells, still in pixels of the window, and the map is that of the part.
+        Raises `DeviceMemoryError` when not even one window fits into the device's memory.
         """
         pieces, lettering = [], []
         start = 0
@@ -118,7 +124,7 @@ class Detector:
             size = max(1, self._batch_px // max(1, windows.shape[1] * windows.shape[2]))
             part = slice(start, start + size)
             try:
-                table, mask = self._forward(windows[part], None if valid is None else valid[part], min_score)
+                table, mask = self._forward(windows[part], None if valid is None else valid[part], min_score, within)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
@@ -152,7 +158,7 @@ class Detector:
         return calibrated(score, (table[cls, 0], table[cls, 1]))
 
     def _forward(
-        self, windows: np.ndarray, valid: np.ndarray | None, min_score: float
+        self, windows: np.ndarray, valid: np.ndarray | None, min_score: float, within: Area | None
     ) -> tuple[np.ndarray, np.ndarray]:
         height, width = windows.shape[1:3]
         images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
@@ -163,9 +169,10 @@ class Detector:
             images = functional.pad(images, (0, 0, 0, right, 0, below))
             seen = functional.pad(seen, (0, right, 0, below))
         with torch.inference_mode():
-            cells = self.net.cells(normalise(images, seen, self.precision))
-            table, lettering = pick_peaks(cells, self.net.maps.bias, seen, min_score)
-            lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
+            features = self.net.features(normalise(images, seen, self.precision), within)
+            table, lettering = pick_peaks(features, self._weight, self._bias, seen, min_score)
+            if within is None:
+                lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
             # One transfer: the two results travel as one run of bytes.
             whole = torch.cat([table.view(torch.uint8).reshape(-1), lettering.view(torch.uint8).reshape(-1)]).cpu()
         split = table.numel() * table.element_size()

@@ -6,6 +6,7 @@ answer at a pixel depends only on the pixels within `DetectorNet.reach_px` of it
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -45,9 +46,13 @@ CHANNELS = LETTERING.stop
 
 _MEAN = 0.45 * 255
 _DEVIATION = 0.25 * 255
-_SUB_STRIDE = 2
+SUB_STRIDE = 2
 """Stride of the trunk over that of the maps."""
-_SUB_CELLS = _SUB_STRIDE**2
+SUB_CELLS = SUB_STRIDE**2
+TRUNK_STRIDE = STRIDE * SUB_STRIDE
+_SMALLEST_CUT_PX = 1 << 16
+"""Smaller parts are not cut out: oneDNN convolves maps of under some 420 places in another order, and in a field of one
+colour, where neighbours tie, the last bits decide which of them is the peak."""
 _HEAT_PRIOR = -4.6
 """Logit of 0.01, so that the first steps are not spent on unlearning that everything is an object (RetinaNet)."""
 
@@ -64,6 +69,55 @@ def normalise(
     if valid is not None:
         scaled.mul_(valid.unsqueeze(-1))
     return scaled.permute(0, 3, 1, 2)
+
+
+class Area(NamedTuple):
+    """Part of an image, in pixels; `bottom` and `right` are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    def grown(self, by_px: int, within: "Area") -> "Area":
+        """With `by_px` more on every side, as far as `within` reaches."""
+        return Area(
+            max(within.top, self.top - by_px),
+            max(within.left, self.left - by_px),
+            min(within.bottom, self.bottom + by_px),
+            min(within.right, self.right + by_px),
+        )
+
+    def moved(self, down_px: int, right_px: int) -> "Area":
+        """The same place seen from another corner."""
+        return Area(self.top + down_px, self.left + right_px, self.bottom + down_px, self.right + right_px)
+
+    def of(self, maps: torch.Tensor, stride: int) -> torch.Tensor:
+        """What of maps (N, C, H / stride, W / stride) lies in it."""
+        return maps[..., self.top // stride : self.bottom // stride, self.left // stride : self.right // stride]
+
+
+class Features(NamedTuple):
+    """What the maps are made of, on the device."""
+
+    maps: torch.Tensor
+    """(N, PYRAMID, h, w), each place for `SUB_CELLS` cells of the maps."""
+    shown: Area
+    """What of the images they cover: `own` and, inside the images, the cells around it."""
+    own: Area
+    """The part that was asked for."""
+    whole: Area
+    """The images."""
 
 
 class DetectorNet(nn.Module):
@@ -92,9 +146,9 @@ class DetectorNet(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(width, PYRAMID, 1) for width in WIDTHS[1:])
         self.smooth = Conv2dNormActivation(PYRAMID, PYRAMID, 3)
         self.head = Conv2dNormActivation(PYRAMID, PYRAMID, 3)
-        self.maps = nn.Linear(PYRAMID, _SUB_CELLS * CHANNELS)
+        self.maps = nn.Linear(PYRAMID, SUB_CELLS * CHANNELS)
         with torch.no_grad():
-            bias = self.maps.bias.zero_().view(_SUB_CELLS, CHANNELS)
+            bias = self.maps.bias.zero_().view(SUB_CELLS, CHANNELS)
             bias[:, HEAT] = _HEAT_PRIOR
             bias[:, LETTERING] = _HEAT_PRIOR
             bias[:, SIZE] = torch.tensor([2.7, 2.1])  # 15 x 8 px, the middle of the equipment in logarithms
@@ -104,21 +158,31 @@ class DetectorNet(nn.Module):
 
         H and W are multiples of LATTICE_PX.
         """
-        return spread(self.cells(images), self.maps.bias)
+        features = self.features(images).maps
+        return spread(functional.linear(features.permute(0, 2, 3, 1), self.maps.weight), self.maps.bias)
 
-    def cells(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps as the trunk gives them: (N, H / 4, W / 4, 4 * CHANNELS) of four sub-cells, without their bias.
+    def features(self, images: torch.Tensor, within: Area | None = None) -> Features:
+        """What the last layer makes the maps of, for all of the images or for a part of them that lies on the lattice.
 
-        Who needs a few places or channels of the maps need not lay out the rest of them.
+        What lies beside the part, in the halo, is calculated only as far into the network as the part needs it.
         """
         fine = self.stem(images)
         at_4 = self.stages[0](self.enter(fine))
         at_8 = self.stages[1](at_4)
         at_16 = self.stages[2](at_8)
+        at_4 = at_4 + self.fine(fine)
+        whole = Area(0, 0, *images.shape[2:])
+        own = whole if within is None else within
+        # Each of the two convolutions that are left spoils a cell along a cut: 8 px, then 4 px; then 4 px are wanted.
+        rim = own.grown(LATTICE_PX, whole)
+        if rim.height * rim.width < _SMALLEST_CUT_PX:
+            rim = whole
+        at_4, at_8, at_16 = rim.of(at_4, 4), rim.of(at_8, 8), rim.of(at_16, 16)
         # torchvision's FeaturePyramidNetwork smooths each level; only the one at stride 8 is worth its reach here.
         merged = self.smooth(_plus_doubled(self.laterals[0](at_8), self.laterals[1](at_16)))
-        merged = self.head(_plus_doubled(at_4 + self.fine(fine), merged))
-        return functional.linear(merged.permute(0, 2, 3, 1), self.maps.weight)
+        merged = self.head(_plus_doubled(at_4, merged))
+        shown = own.grown(TRUNK_STRIDE, whole)
+        return Features(shown.moved(-rim.top, -rim.left).of(merged, TRUNK_STRIDE), shown, own, whole)
 
     @property
     def reach_px(self) -> int:
@@ -149,26 +213,16 @@ class DetectorNet(nn.Module):
             yield _walk_back(encoder[::-1], low, high)
 
 
-def spread(cells: torch.Tensor, bias: torch.Tensor, channels: slice = slice(CHANNELS)) -> torch.Tensor:
-    """Some channels of `DetectorNet.cells` as maps (N, C, 2 h, 2 w), float32, channels-last.
+def spread(cells: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Maps (N, CHANNELS, 2 h, 2 w), float32, channels-last, of (N, h, w, SUB_CELLS * CHANNELS) without their bias.
 
     `pixel_shuffle` does the same and took a sixth of the whole forward pass in that layout. The bias is added in
     float32, because the 8 bits of bfloat16 are too few for a length in logarithms beside its mean.
     """
     count, height, width, _ = cells.shape
-    split = cells.view(count, height, width, _SUB_CELLS, CHANNELS)[..., channels].float()
-    split = (split + bias.view(_SUB_CELLS, CHANNELS)[:, channels]).unflatten(3, (_SUB_STRIDE, _SUB_STRIDE))
-    laid_out = split.transpose(2, 3).reshape(count, _SUB_STRIDE * height, _SUB_STRIDE * width, -1)
+    split = (cells.float() + bias).view(count, height, width, SUB_STRIDE, SUB_STRIDE, CHANNELS)
+    laid_out = split.transpose(2, 3).reshape(count, SUB_STRIDE * height, SUB_STRIDE * width, CHANNELS)
     return laid_out.permute(0, 3, 1, 2)
-
-
-def gather(
-    cells: torch.Tensor, bias: torch.Tensor, window: torch.Tensor, row: torch.Tensor, column: torch.Tensor
-) -> torch.Tensor:
-    """All channels (n, CHANNELS), float32, of `DetectorNet.cells` at the given cells of the maps."""
-    sub = row % _SUB_STRIDE * _SUB_STRIDE + column % _SUB_STRIDE
-    split = cells.unflatten(3, (_SUB_CELLS, CHANNELS))
-    return split[window, row // _SUB_STRIDE, column // _SUB_STRIDE, sub].float() + bias.view(_SUB_CELLS, CHANNELS)[sub]
 
 
 def fold_normalisation(net: DetectorNet) -> DetectorNet:
@@ -196,15 +250,8 @@ def _block(before: int, width: int, stride: int) -> BasicBlock:
 
 
 def _plus_doubled(maps: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
-    """`maps` plus the nearest-neighbour doubling of `coarser`: a cell reads the parent it lies in.
-
-    Broadcast over channels-last memory: `interpolate` took five times as long.
-    """
-    parents = coarser.permute(0, 2, 3, 1)[:, :, None, :, None]
-    pixels = maps.permute(0, 2, 3, 1).contiguous()
-    count, height, width, channels = pixels.shape
-    merged = pixels.view(count, height // 2, 2, width // 2, 2, channels) + parents
-    return merged.view(count, height, width, channels).permute(0, 3, 1, 2)
+    """`maps` plus the nearest-neighbour doubling of `coarser`: a cell reads the parent it lies in."""
+    return maps + functional.interpolate(coarser, scale_factor=2, mode="nearest")
 
 
 def _walk_back(convolutions: Sequence[nn.Conv2d], low: int, high: int) -> tuple[int, int]:

@@ -9,7 +9,20 @@ import torch
 from scipy.spatial import cKDTree
 from torch.nn import functional
 
-from models.detector.network import FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, STRIDE, gather, spread
+from models.detector.network import (
+    CHANNELS,
+    FANS,
+    HEADING,
+    HEAT,
+    LETTERING,
+    OFFSET,
+    SIZE,
+    STRIDE,
+    SUB_CELLS,
+    SUB_STRIDE,
+    TRUNK_STRIDE,
+    Features,
+)
 
 MAX_OFFSET_CELLS = 2.0
 """Farthest a centre is decoded from the cell of its peak."""
@@ -18,8 +31,8 @@ INNER = 0.3
 MAX_INNER_PX = 24.0
 """Limit of that distance: 30% of the longest package (80 px)."""
 _NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
-LETTERING_POOL = 2
-"""Cells of the lettering map that become one: H / 4 x W / 4 for a stride of 2."""
+LETTERING_POOL = SUB_STRIDE
+"""Cells of the lettering map that become one, on each side: H / 4 x W / 4 for a stride of 2."""
 
 
 @dataclass(frozen=True)
@@ -67,37 +80,72 @@ class Peaks:
 
 
 def pick_peaks(
-    cells: torch.Tensor, bias: torch.Tensor, valid: torch.Tensor | None, min_score: float
+    features: Features, weight: torch.Tensor, bias: torch.Tensor, valid: torch.Tensor | None, min_score: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidate table and pooled lettering map of `DetectorNet.cells` and its bias, both still on the device.
+    """Candidate table and pooled lettering map of the network's features, both still on the device.
 
-    The table is float32 (n, 4 + 8): window, class, row, column, then score, x, y (from the cell's
-    corner), length, width, cos 2t, sin 2t, fans.
-    A cell is a candidate when its score is at least `min_score` and no neighbour's is higher; of equal neighbours the
-    first in reading order stays. There is no limit on their number, because a limit would be a silent hole. Centres on
-    invalid pixels are left out, and lettering there is zero. `min_score` lies between 0 and 1, `valid` is (N, H, W)
-    with H and W multiples of LATTICE_PX.
+    The table is float32 (n, 4 + 8): window, class, row, column (of the maps' cell in the whole window), then score,
+    x, y (from the cell's corner), length, width, cos 2t, sin 2t, fans.
+    A cell is a candidate when its score is at least `min_score`, to the features' precision, and no neighbour's is
+    higher; of equal neighbours the first in reading order stays. There is no limit on their number, because a limit
+    would be a silent hole. Centres on invalid pixels are left out, and lettering there is zero.
+
+    :param weight: of the layer that makes the maps, (SUB_CELLS * CHANNELS, C), float32, as is its `bias`
+    :param valid: (N, H, W), False where there is no image
+    :param min_score: between 0 and 1
     """
-    logits = spread(cells, bias, HEAT)
-    # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17. Few cells are high enough,
-    # so neighbours are looked up for these alone.
-    window, cls, row, column = torch.nonzero(logits >= math.log(min_score / (1 - min_score)), as_tuple=True)
-    value = logits[window, cls, row, column]
+    by_cell, cell_bias = weight.view(SUB_CELLS, CHANNELS, -1), bias.view(SUB_CELLS, CHANNELS)
+    # What decides is calculated everywhere: heat of each sub-cell and class, then lettering of each sub-cell.
+    rows = torch.cat([by_cell[:, part].flatten(0, 1) for part in (HEAT, LETTERING)])
+    shift = torch.cat([cell_bias[:, part].flatten() for part in (HEAT, LETTERING)])
+    dense = functional.conv2d(features.maps, rows[:, :, None, None].to(features.maps.dtype)).permute(0, 2, 3, 1)
+    dense = dense.contiguous()
+    classes, channels = HEAT.stop - HEAT.start, len(rows)
+    heats = SUB_CELLS * classes
+
+    # Compared as logits: sigmoid saturates in float32 and would tie distinct peaks above 17.
+    least = math.log(min_score / (1 - min_score)) - shift
+    least[heats:] = torch.inf
+    hit = torch.nonzero((dense >= least.to(dense.dtype)).view(-1)).squeeze(1)
+    place, channel = hit // channels, hit % channels
+    cls, sub = channel % classes, channel // classes
+    _, height, width, _ = dense.shape
+    row = place // width % height * SUB_STRIDE + sub // SUB_STRIDE
+    column = place % width * SUB_STRIDE + sub % SUB_STRIDE
+    window = place // (width * height)
+
+    own = features.own.moved(-features.shown.top, -features.shown.left)
+    peak = (row >= own.top // STRIDE) & (row < own.bottom // STRIDE)
+    peak &= (column >= own.left // STRIDE) & (column < own.right // STRIDE)
+    window, cls, row, column = window[peak], cls[peak], row[peak], column[peak]
+
+    # Few cells are high enough, so neighbours are looked up for these alone.
+    def heat(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        channel = (row % SUB_STRIDE * SUB_STRIDE + column % SUB_STRIDE) * classes + cls
+        return dense[window, row // SUB_STRIDE, column // SUB_STRIDE, channel].float() + shift[channel]
+
+    value = heat(row, column)
     peak = torch.ones_like(value, dtype=torch.bool)
+    last_row, last_column = height * SUB_STRIDE - 1, width * SUB_STRIDE - 1
     for dy, dx in _NEIGHBOURS:
         y, x = row + dy, column + dx
-        inside = (y >= 0) & (y < logits.shape[2]) & (x >= 0) & (x < logits.shape[3])
-        other = logits[window, cls, y.clamp(0, logits.shape[2] - 1), x.clamp(0, logits.shape[3] - 1)]
+        inside = (y >= 0) & (y <= last_row) & (x >= 0) & (x <= last_column)
+        other = heat(y.clamp(0, last_row), x.clamp(0, last_column))
         before = (dy, dx) < (0, 0)
         peak &= ~inside | (other < value if before else other <= value)
     window, cls, row, column, value = window[peak], cls[peak], row[peak], column[peak], value[peak]
 
-    box = gather(cells, bias, window, row, column)
+    # The rest only where it is wanted, and in float32.
+    there = features.maps.permute(0, 2, 3, 1)[window, row // SUB_STRIDE, column // SUB_STRIDE].float()
+    sub = row % SUB_STRIDE * SUB_STRIDE + column % SUB_STRIDE
+    boxes = functional.linear(there, weight, bias).view(-1, SUB_CELLS, CHANNELS)
+    box = boxes[torch.arange(len(sub), device=sub.device), sub]
     offset = box[:, OFFSET].clamp(-MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)
     # From the cell's corner: the last bits of a place must not depend on how far the cell is from the window's.
     x, y = (0.5 + offset[:, 0]) * STRIDE, (0.5 + offset[:, 1]) * STRIDE
     # e^7 px is beyond any equipment; the clamp keeps a wild map finite.
     size = box[:, SIZE].clamp(0, 7).exp()
+    row, column = row + features.shown.top // STRIDE, column + features.shown.left // STRIDE
     table = torch.stack(
         [
             window.float(),
@@ -115,15 +163,18 @@ def pick_peaks(
         ],
         dim=1,
     )
-    height, width = logits.shape[2] * STRIDE, logits.shape[3] * STRIDE
     at_y, at_x = row * STRIDE + y.floor().long(), column * STRIDE + x.floor().long()
-    seen = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-    lettering = spread(cells, bias, LETTERING)
+    whole = features.whole
+    seen = (at_x >= 0) & (at_x < whole.right) & (at_y >= 0) & (at_y < whole.bottom)
     if valid is not None:
-        seen &= valid[window, at_y.clamp(0, height - 1), at_x.clamp(0, width - 1)]
-        blocks = valid.view(len(valid), 1, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
-        lettering = lettering.masked_fill(~blocks.any(dim=5).any(dim=3), -torch.inf)
-    return table[seen], functional.max_pool2d(lettering, LETTERING_POOL).squeeze(1).sigmoid().half()
+        seen &= valid[window, at_y.clamp(0, whole.bottom - 1), at_x.clamp(0, whole.right - 1)]
+    lettering = own.of((dense[..., heats:].float() + shift[heats:]).permute(0, 3, 1, 2), TRUNK_STRIDE)
+    if valid is not None:
+        # Image anywhere in a cell, laid out as the lettering: sub-cells first.
+        cells = functional.pixel_unshuffle(features.own.of(valid, 1)[:, None], TRUNK_STRIDE)
+        cells = cells.unflatten(1, (SUB_STRIDE, STRIDE, SUB_STRIDE, STRIDE)).any(dim=4).any(dim=2).flatten(1, 2)
+        lettering = lettering.masked_fill(~cells, -torch.inf)
+    return table[seen], lettering.amax(dim=1).sigmoid().half()
 
 
 def decode(table: np.ndarray, first_window: int) -> Peaks:

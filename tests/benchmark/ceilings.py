@@ -54,7 +54,7 @@ def convolution_flops(device: str, precision: torch.dtype) -> float:
 
 def forward(detector: Detector, images: torch.Tensor) -> None:
     """The network alone, from uint8 on the device to its last layer."""
-    detector.net.cells(normalise(images, None, detector.precision))
+    detector.net.features(normalise(images, None, detector.precision))
     if detector.device != "cpu":
         torch.cuda.synchronize()
 
@@ -71,7 +71,7 @@ def main() -> None:
     images = torch.from_numpy(window).to(detector.device)
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
-            detector.net.cells(normalise(images, None, detector.precision))
+            detector.net.features(normalise(images, None, detector.precision))
         figures = {
             "device": detector.device,
             "precision": str(detector.precision).removeprefix("torch."),

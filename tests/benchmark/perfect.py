@@ -13,9 +13,9 @@ import rasterio
 from rasterio.transform import Affine
 
 from models.detector.detector import GSD_M
-from models.detector.network import LATTICE_PX, STRIDE
+from models.detector.network import LATTICE_PX, STRIDE, Area
 from models.detector.peaks import Peaks
-from pipelines.engine import Found, find
+from pipelines.engine import Found, Layer, find
 from pipelines.gdal_env import gdal_env
 from pipelines.grid import Grid, detection_grid
 from pipelines.gridded_raster import GriddedRaster
@@ -58,16 +58,17 @@ class PerfectDetector:
     most_px: int | None = None
 
     def detect(
-        self, windows: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_] | None = None, min_score: float = 0.0
+        self, windows: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_] | None, *, within: Area
     ) -> tuple[Peaks, npt.NDArray[np.float16]]:
-        """A peak for each painted pixel, and no lettering."""
-        window, row, column = np.nonzero(windows[..., 2] == _MARK)
-        within = windows[window, row, column, :2] / _STEPS
+        """A peak for each painted pixel in a part of the windows, and no lettering."""
+        window, row, column = np.nonzero(windows[:, within.top : within.bottom, within.left : within.right, 2] == _MARK)
+        row, column = row + within.top, column + within.left
+        place = windows[window, row, column, :2] / _STEPS
         count = len(window)
         peaks = Peaks(
             window=window,
-            x_px=column + within[:, 0],
-            y_px=row + within[:, 1],
+            x_px=column + place[:, 0],
+            y_px=row + place[:, 1],
             length_px=np.full(count, self.length_px, np.float32),
             width_px=np.full(count, self.width_px, np.float32),
             heading_deg=np.full(count, self.heading_deg, np.float32),
@@ -77,8 +78,7 @@ class PerfectDetector:
             cell_x=column // self.stride,
             cell_y=row // self.stride,
         )
-        height, width = windows.shape[1:3]
-        return peaks, np.zeros((len(windows), -(-height // 4), -(-width // 4)), np.float16)
+        return peaks, np.zeros((len(windows), within.height // 4, within.width // 4), np.float16)
 
     def silent_on(self, colour: tuple[int, int, int]) -> bool:
         """Whether nothing is painted."""
@@ -91,4 +91,4 @@ def found_in(path: Path, detector: PerfectDetector, window_px: int) -> tuple[Fou
         grid = detection_grid(dataset, detector.gsd_m)
     plan = plan_windows(grid.width_px, grid.height_px, lattice_px=detector.lattice_px, window_px=window_px)
     with GriddedRaster(path, grid) as raster:
-        return find(raster, plan, [detector]), grid
+        return find([Layer(raster, plan)], [detector])[0], grid

@@ -16,6 +16,7 @@ from models.detector.network import (
     OFFSET,
     SIZE,
     STRIDE,
+    Area,
     DetectorNet,
     fold_normalisation,
     normalise,
@@ -127,6 +128,24 @@ def test_a_window_agrees_with_the_whole(detector: Detector, left: int, top: int)
     assert words[0][own] == pytest.approx(whole_words[0][part], abs=2e-3)
 
 
+@pytest.mark.parametrize("size", [(480, 512), (224, 208)])
+def test_a_part_gives_what_all_gives_there(detector: Detector, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    valid = np.ones((1, *image.shape[:2]), bool)
+    valid[0, 100:123, 60:151] = False
+    part = Area(80, 0, 208, size[1])
+    whole, whole_words = detector.detect(image[None], valid, 0.02)
+    found, words = detector.detect(image[None], valid, 0.02, part)
+    cell = whole.cell_y * detector.stride
+    expected = whole[(cell >= part.top) & (cell < part.bottom)]
+    assert len(expected) > 20
+    for name in ("cls", "cell_x", "cell_y"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+    for name in ("score", "x_px", "y_px", "length_px", "heading_deg"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-3)
+    assert words[0] == pytest.approx(whole_words[0, 20:52], abs=2e-3)
+
+
 def test_pixels_without_image_do_not_matter_and_show_nothing(detector: Detector) -> None:
     image = picture(160, 192)
     valid = np.ones((1, 160, 192), dtype=bool)
@@ -166,11 +185,11 @@ def test_out_of_memory_halves_the_batch(detector: Detector, monkeypatch: pytest.
     expected, _ = detector.detect(windows, min_score=0.02)
     forward, sizes = Detector._forward, []
 
-    def scarce(self: Detector, part: np.ndarray, valid: np.ndarray | None, min_score: float):  # type: ignore[no-untyped-def]
+    def scarce(self: Detector, part: np.ndarray, *rest: object):  # type: ignore[no-untyped-def]
         sizes.append(len(part))
         if len(part) > 1:
             raise torch.cuda.OutOfMemoryError("no memory")
-        return forward(self, part, valid, min_score)
+        return forward(self, part, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Detector, "_forward", scarce)
     monkeypatch.setattr(detector, "_batch_px", 1 << 62)

@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from models.classes import OBJECT_CLASSES
 from models.detector.labels import Labels
-from models.detector.network import CHANNELS, FANS, HEADING, HEAT, LETTERING, OFFSET, SIZE, spread
+from models.detector.network import (
+    CHANNELS,
+    FANS,
+    HEADING,
+    HEAT,
+    LETTERING,
+    OFFSET,
+    SIZE,
+    STRIDE,
+    Area,
+    Features,
+    spread,
+)
 from models.detector.peaks import Peaks, decode, pick_peaks, thinned
 from models.detector.targets import Targets, make_targets
 from models.rendering.objects import PlacedObject, PlacedText
@@ -38,7 +50,9 @@ def picked(
     cells = split.reshape(count, height // 2, width // 2, 4 * channels)
     bias = torch.zeros(4 * channels)
     assert torch.equal(spread(cells, bias), maps)
-    return pick_peaks(cells, bias, valid, min_score)
+    whole = Area(0, 0, height * STRIDE, width * STRIDE)
+    features = Features(cells.permute(0, 3, 1, 2), whole, whole, whole)
+    return pick_peaks(features, torch.eye(4 * channels), bias, valid, min_score)
 
 
 def decoded(objects: list[PlacedObject], min_score: float = 0.9) -> Peaks:

@@ -22,7 +22,7 @@ from models.detector.network import CHANNELS, HEAT, LETTERING
 from models.detector.peaks import MAX_INNER_PX, Peaks
 from models.errors import DeviceMemoryError
 from pipelines import engine
-from pipelines.engine import Found, find
+from pipelines.engine import Found, Layer, find
 from pipelines.errors import WindowError
 from pipelines.grid import Grid, detection_grid
 from pipelines.gridded_raster import GriddedRaster
@@ -93,7 +93,7 @@ def look(path: Path, detectors: list[Detector], window_px: int, origin_px: tuple
     grid = grid_of(path)
     plan = plan_windows(grid.width_px, grid.height_px, lattice_px=16, window_px=window_px, origin_px=origin_px)
     with GriddedRaster(path, grid) as raster:
-        return find(raster, plan, detectors, **how)
+        return find([Layer(raster, plan)], detectors, **how)[0]
 
 
 def assert_same(found: Found, expected: Found) -> None:
@@ -272,7 +272,7 @@ def test_only_the_area_is_read(scene: Path, detectors: list[Detector], monkeypat
     read = GriddedRaster.read
     monkeypatch.setattr(GriddedRaster, "read", lambda self, area: (seen.append(area), read(self, area))[1])
     with GriddedRaster(scene, grid) as raster:
-        find(raster, plan, detectors)
+        find([Layer(raster, plan)], detectors)
     halo = detectors[0].halo_px
     assert seen == [Box(512 - halo, 256 - halo, 768 + halo, 512 + halo)]
 
@@ -288,7 +288,7 @@ def test_windows_do_not_change_what_is_found_in_an_area(
     for side in (window_px, 1 << 20):
         plan = plan_windows(grid.width_px, grid.height_px, lattice_px=16, window_px=side, area=area)
         with GriddedRaster(scene, grid) as raster:
-            found.append(find(raster, plan, detectors))
+            found += find([Layer(raster, plan)], detectors)
     assert_same(found[0], found[1])
     inside = [shapely.contains_xy(area, one.peaks.x_px, one.peaks.y_px) for one in (found[0], whole)]
     assert found[0].peaks[inside[0]].x_px.tolist() == whole.peaks[inside[1]].x_px.tolist()
@@ -354,9 +354,9 @@ def test_a_raster_that_disappears_while_it_is_read_is_named(
     with GriddedRaster(path, grid) as raster:
         if end == "truncate":
             with pytest.raises(WindowError, match=r"going\.tif cannot be read in the window"):
-                find(raster, plan, detectors, progress=vanish)
+                find([Layer(raster, plan)], detectors, progress=vanish)
         else:
-            assert find(raster, plan, detectors, progress=vanish).windows_read == len(plan.cores)
+            assert find([Layer(raster, plan)], detectors, progress=vanish)[0].windows_read == len(plan.cores)
 
 
 def test_a_raster_that_is_gone_is_named(scene: Path, tmp_path: Path, detectors: list[Detector]) -> None:
@@ -416,9 +416,9 @@ def test_threads_of_a_desk_share_the_processor(scene: Path, detectors: list[Dete
     grid = grid_of(scene)
     plan = plan_windows(grid.width_px, grid.height_px, lattice_px=16, window_px=1 << 20)
     with GriddedRaster(scene, grid) as raster:
-        alone = engine._Desk(raster, plan, detectors, False, 0.0, 1)
+        alone = engine._Desk(engine._Job((raster,), tuple(detectors), 1, False, 0.0, 1), len(plan.cores))
         assert alone.workers == 1
         assert alone.threads == engine.cores()
         before = torch.get_num_threads()
-        find(raster, plan, detectors)
+        find([Layer(raster, plan)], detectors)
         assert torch.get_num_threads() == before

@@ -16,15 +16,14 @@ def word_map(length_px: float, width_px: float, heading_deg: float, size: int = 
     return np.where((np.abs(u) <= length_px / 2) & (np.abs(v) <= width_px / 2), 0.9, 0.01)
 
 
-def cells_of(whole: np.ndarray, window_px: int, halo_px: int) -> LetteringCells:
+def cells_of(whole: np.ndarray, window_px: int) -> LetteringCells:
     """The cells as windows of a given size would deliver them."""
     size_px = whole.shape[0] * LETTERING_CELL_PX
     plan = plan_windows(size_px, size_px, lattice_px=LETTERING_CELL_PX, window_px=window_px)
     parts = []
     for core in plan.cores:
-        window = core.grown(halo_px, plan.extent)
-        x0, y0, x1, y1 = (edge // LETTERING_CELL_PX for edge in (window.x0, window.y0, window.x1, window.y1))
-        parts.append(LetteringCells.of_core(whole[y0:y1, x0:x1], core, window))
+        x0, y0, x1, y1 = (edge // LETTERING_CELL_PX for edge in (core.x0, core.y0, core.x1, core.y1))
+        parts.append(LetteringCells.of_core(whole[y0:y1, x0:x1], core))
     return LetteringCells.joined(parts)
 
 
@@ -37,7 +36,7 @@ def cells_of(whole: np.ndarray, window_px: int, halo_px: int) -> LetteringCells:
 )
 def test_a_word_is_one_region_with_its_box(length_px: float, aspect: float, heading_deg: float, window_px: int) -> None:
     width_px = max(length_px / aspect, 20)
-    regions = lettering_regions(cells_of(word_map(length_px, width_px, heading_deg), window_px, 32))
+    regions = lettering_regions(cells_of(word_map(length_px, width_px, heading_deg), window_px))
     assert len(regions) == 1
     region = regions[0]
     assert abs(region.x_px - 200) < 5
@@ -50,12 +49,12 @@ def test_a_word_is_one_region_with_its_box(length_px: float, aspect: float, head
 
 def test_windows_do_not_change_a_region() -> None:
     whole = word_map(250, 40, 33)
-    assert lettering_regions(cells_of(whole, 64, 32)) == lettering_regions(cells_of(whole, 400, 32))
+    assert lettering_regions(cells_of(whole, 64)) == lettering_regions(cells_of(whole, 400))
 
 
 def test_small_or_faint_patches_are_no_words() -> None:
-    assert lettering_regions(cells_of(word_map(12, 4, 0), 400, 0)) == []
-    assert lettering_regions(cells_of(word_map(200, 40, 0) * 0.5, 400, 0)) == []
+    assert lettering_regions(cells_of(word_map(12, 4, 0), 400)) == []
+    assert lettering_regions(cells_of(word_map(200, 40, 0) * 0.5, 400)) == []
     assert lettering_regions(LetteringCells.joined([])) == []
 
 
@@ -63,4 +62,4 @@ def test_words_apart_stay_apart() -> None:
     whole = np.full((100, 100), 0.01)
     whole[10:16, 10:50] = 0.9
     whole[40:46, 10:50] = 0.9
-    assert len(lettering_regions(cells_of(whole, 400, 0))) == 2
+    assert len(lettering_regions(cells_of(whole, 400))) == 2
