@@ -1,5 +1,7 @@
 """The detector and the lettering reader of a process, loaded once; no Prefect here."""
 
+import atexit
+import gc
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,10 @@ def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
     from models.detector.detector import Detector
     from models.reader.reader import Reader
 
+    # What is loaded by now stays. Without this the garbage collector goes through all of it again and again: 0.2 s each
+    # time, in which no Python runs.
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # at the end of the process it may be taken down as usual
     settings = Settings()
     device = settings.device if device == "auto" else device
     reader = Reader.load(settings.reader_weights, device.partition(",")[0])

@@ -12,9 +12,9 @@ __all__ = ["gdal_env", "gdal_path", "is_url"]
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _SETTINGS = {
-    # MB of decoded blocks per process; GDAL's default of 5% of the machine's memory is not a bound. Enough for the
-    # blocks that two neighbouring windows of 2048 px share.
-    "GDAL_CACHEMAX": 192,
+    # Bytes of decoded blocks per process: rasterio sets the number as bytes, where GDAL's own setting would be MB. It
+    # holds the blocks that neighbouring windows of 2048 px share; GDAL's default, 5% of the memory, is not a bound.
+    "GDAL_CACHEMAX": 192 << 20,
     # Threads are the engine's, each with the file open for itself: GDAL's own would only wait for each other.
     "GDAL_NUM_THREADS": "1",
     # Half a JPEG must be an error, not grey pixels.

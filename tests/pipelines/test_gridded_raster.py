@@ -9,7 +9,9 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
+from pipelines.gdal_env import gdal_env
 from pipelines.grid import detection_grid, image_grid
 from pipelines.gridded_raster import GriddedRaster
 from pipelines.windows import Box
@@ -59,6 +61,15 @@ def test_pixels_that_fit_are_taken_as_they_are(tmp_path: Path) -> None:
         read = raster.read(Box(40, 17, 200, 140))
     assert read.valid is None
     assert (read.rgb == pixels[:, 17:140, 40:200].transpose(1, 2, 0)).all()
+
+
+def test_a_block_is_decoded_once_for_the_windows_that_share_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", noise(), at_gsd(GSD_M))
+    with gdal_env(), rasterio.open(path) as dataset:
+        before = dataset.read(1)
+        # From here on what is not remembered cannot be read.
+        path.write_bytes(path.read_bytes()[:200])
+        assert (dataset.read(1, window=Window(10, 10, 30, 30)) == before[10:40, 10:40]).all()
 
 
 def test_other_bands_can_be_the_colours(tmp_path: Path) -> None:
