@@ -36,6 +36,10 @@ app = typer.Typer(
 )
 sites_app = typer.Typer(help="List the sites, or add one.")
 app.add_typer(sites_app, name="sites")
+reference_app = typer.Typer(
+    help="Epoch AI's figures of AI datacenters (CC BY 4.0) beside our own.", no_args_is_help=True
+)
+app.add_typer(reference_app, name="reference")
 
 SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of a site file.")]
 Source = Annotated[
@@ -119,6 +123,84 @@ def new(
         area, source = bounds, "bounds given on the command line"
     made = new_site(site, area, Settings().aoi, source=source, name=name, operator=operator)
     _result(as_json, _site_record(made), lambda: f"{made.path} written; next: overwatt run {made.id}")
+
+
+@sites_app.command("add")
+def add(
+    from_reference: Annotated[
+        str, typer.Option("--from-reference", metavar="NAME", help="A site that Epoch AI tracks, by its name there.")
+    ],
+    site: Annotated[str | None, typer.Option("--id", help="Site id [default: made from the name]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a tracked site: a square around its coordinates, to be drawn properly in QGIS afterwards."""
+    from pipelines.errors import ReferenceDataError
+    from pipelines.reference import load_snapshot, site_from_reference
+    from pipelines.settings import Settings
+
+    settings = Settings()
+    try:
+        snapshot = load_snapshot(settings.cache)
+        origin = f"owner and address: {snapshot.label}"
+    except ReferenceDataError as none:
+        snapshot, origin = None, f"owner and address are unknown: {none}"
+    made = site_from_reference(from_reference, settings.aoi, snapshot, site)
+    _result(
+        as_json, _site_record(made), lambda: f"{made.path} written, a proxy; {origin}; next: overwatt run {made.id}"
+    )
+
+
+@reference_app.command("refresh")
+def refresh(
+    url: Annotated[str | None, typer.Option(help="Address of the export [default: Epoch AI's]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download Epoch AI's export and keep it as the snapshot of today."""
+    from pipelines import reference
+    from pipelines.settings import Settings
+
+    snapshot = reference.refresh(Settings().cache, url or reference.EXPORT_URL)
+    about = {
+        "retrieved": snapshot.retrieved.isoformat(),
+        "url": snapshot.url,
+        "sites": len(snapshot.sites),
+        "credit": reference.CREDIT,
+        "folder": str(snapshot.folder),
+    }
+    _result(as_json, about, lambda: f"{snapshot.label}: {len(snapshot.sites)} sites, kept in {snapshot.folder}")
+
+
+@reference_app.command("compare")
+def compare(
+    site: SiteId,
+    campus: Annotated[bool, typer.Option("--campus", help="All sites of its campus together.")] = False,
+    name: Annotated[str | None, typer.Option(help="Its name in the reference [default: the site file's]")] = None,
+    archive: Archive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Our estimates beside Epoch AI's figures of the same dates."""
+    from flows.report import comparison_table
+    from pipelines import reference
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+    from pipelines.timeline import read_timeline
+
+    settings = Settings()
+    place = load_site(site, settings.aoi)
+    called = name or place.reference_name
+    if called is None:
+        raise SiteError(f"{place.path} does not say what the reference calls it: give --name, or set reference_name")
+    snapshot = reference.load_snapshot(settings.cache)
+    ours = read_timeline(place, archive or settings.archive, campus_of=settings.aoi if campus else None)
+    found = reference.compare(ours, called, snapshot)
+    document = {
+        "site": ours.name,
+        "reference": called,
+        "snapshot": snapshot.label,
+        "rendered": ours.rendered,
+        "comparisons": [one.as_record() for one in found],
+    }
+    _result(as_json, document, lambda: comparison_table(ours, called, snapshot, found))
 
 
 @app.command()
@@ -234,6 +316,116 @@ def detect(
     for damage in written.not_read:
         print(f"overwatt: left out: {damage}", file=sys.stderr)  # noqa: T201
     _result(as_json, written.as_record(), lambda: written_table(written))
+
+
+@app.command()
+def estimate(
+    chillers: Annotated[int, typer.Option(min=0, help="Air-cooled chillers.")] = 0,
+    length_m: Annotated[float | None, typer.Option(help="Length of a chiller.")] = None,
+    width_m: Annotated[float | None, typer.Option(help="Width of a chiller.")] = None,
+    fans: Annotated[int | None, typer.Option(min=1, help="Fans on a chiller.")] = None,
+    chiller_model: Annotated[str | None, typer.Option(help="Model of the chillers, one of chillers.csv.")] = None,
+    dry_cooler_fans: Annotated[int, typer.Option(min=0, help="Fans of all dry coolers together.")] = 0,
+    cooling_towers: Annotated[int, typer.Option(min=0, help="Cooling towers, each whole.")] = 0,
+    cooling_tower_fans: Annotated[
+        int, typer.Option(min=0, help="Fan cells of cooling towers, where these were counted and not towers.")
+    ] = 0,
+    turbines: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[MODEL:]N", help="Gas turbines; again for each model or size class: TM2500:12, 35MW:7."),
+    ] = None,
+    batteries: Annotated[int, typer.Option(min=0, help="Megapack-like units.")] = 0,
+    supply_mw: Annotated[float | None, typer.Option(help="Power known to reach the site besides the turbines.")] = None,
+    pue: Annotated[float | None, typer.Option(help="Facility power / IT power at peak.")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help='Name of accelerators.csv, or shares of chips: "H100=0.75,H200=0.25".')
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Site the counts are of: its accelerator, PUE and supplies count.")
+    ] = None,
+    date: Day = None,
+    as_json: AsJson = False,
+) -> None:
+    """Megawatts and GPUs from counts alone, without imagery; what is not named is taken not to be there."""
+    from flows.report import estimate_report
+    from pipelines.capacity import estimate_from_counts
+    from pipelines.errors import EstimateError
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+    from pipelines.supply import parse_turbines
+    from pipelines.tables import load_tables
+
+    tables = load_tables()
+    unknown, fleet = parse_turbines(turbines or (), tables)
+    if not any((chillers, dry_cooler_fans, cooling_towers, cooling_tower_fans, unknown, fleet, batteries)):
+        raise EstimateError("nothing was counted: give at least one of --chillers, --cooling-towers, --turbines, ...")
+    result = estimate_from_counts(
+        chillers=chillers,
+        length_m=length_m,
+        width_m=width_m,
+        fans=fans,
+        known_models={"air_cooled_chiller": chiller_model} if chiller_model else None,
+        dry_cooler_cells=dry_cooler_fans,
+        cooling_towers=cooling_towers,
+        cooling_tower_cells=cooling_tower_fans,
+        turbines=unknown,
+        turbine_fleet=fleet,
+        batteries=batteries,
+        supply_mw=supply_mw,
+        pue=pue,
+        accelerator=accelerator,
+        site=load_site(site, Settings().aoi) if site else None,
+        date=date.date() if date else None,
+        tables=tables,
+    )
+    _result(as_json, result.as_record(), lambda: estimate_report(result))
+
+
+@app.command()
+def backtest(
+    table: Annotated[
+        Path | None, typer.Option(help="Counts with published figures [default: data/reference/backtest.csv]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the method against published figures: estimates from published counts alone."""
+    from flows.report import backtest_report
+    from pipelines.backtest import backtest as run_backtest
+    from pipelines.tables import load_published_counts
+
+    result = run_backtest(load_published_counts(table) if table else load_published_counts())
+    _result(as_json, result.as_record(), lambda: backtest_report(result))
+
+
+@app.command()
+def timeline(
+    site: SiteId,
+    campus: Annotated[bool, typer.Option("--campus", help="All sites of its campus together.")] = False,
+    at: Annotated[
+        list[datetime.datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Project to this day; may be given again."),
+    ] = None,
+    reach: Annotated[
+        list[float] | None, typer.Option(metavar="MW", help="Project when this is reached; may be given again.")
+    ] = None,
+    archive: Archive = None,
+    as_json: AsJson = False,
+) -> None:
+    """What stood on each date in the archive, what changed, how fast it was built, and where it is heading."""
+    from flows.report import timeline_report
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+    from pipelines.timeline import read_timeline
+
+    settings = Settings()
+    result = read_timeline(
+        load_site(site, settings.aoi),
+        archive or settings.archive,
+        campus_of=settings.aoi if campus else None,
+        at=[day.date() for day in at or ()],
+        reach_mw=reach or (),
+    )
+    _result(as_json, result.as_record(), lambda: timeline_report(result))
 
 
 @app.command()

@@ -12,9 +12,14 @@ from rich.text import Text
 
 from flows import progress
 from flows.detecting import Written
-from flows.summary import RunSummary, run_title, table_rows
+from flows.summary import FIGURES, RunSummary, class_label, figure, run_title, table_rows, written
+from pipelines.backtest import WITHIN, Backtest
+from pipelines.capacity import Estimate
+from pipelines.census import Interval
+from pipelines.reference import Comparison, Snapshot
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
+from pipelines.timeline import Projection, Timeline
 
 
 def run_report(run: RunSummary) -> RenderableType:
@@ -37,24 +42,168 @@ def run_report(run: RunSummary) -> RenderableType:
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def written_table(written: Written) -> RenderableType:
+def written_table(found: Written) -> RenderableType:
     """What one image gave, with the small print under it."""
-    rendered = " (RENDERED imagery)" if written.rendered else ""
-    table = Table(title=Text(f"{written.raster}{rendered}", style="bold"), title_justify="left")
+    rendered = " (RENDERED imagery)" if found.rendered else ""
+    table = Table(title=Text(f"{found.raster}{rendered}", style="bold"), title_justify="left")
     table.add_column("class")
     table.add_column("polygons", justify="right")
-    for name, count in written.polygons.items():
+    for name, count in found.polygons.items():
         table.add_row(name, str(count))
-    coordinates = "longitude and latitude" if written.georeferenced else "pixels of the image, y down"
+    coordinates = "longitude and latitude" if found.georeferenced else "pixels of the image, y down"
     small_print = [
-        f"{written.path} written, coordinates in {coordinates}",
-        f"{written.native_gsd_m:.2f} m per pixel; {written.windows_read} windows looked at, {written.windows_skipped} "
-        f"had nothing to see or lay outside; weights {written.model_version}",
+        f"{found.path} written, coordinates in {coordinates}",
+        f"{found.native_gsd_m:.2f} m per pixel; {found.windows_read} windows looked at, {found.windows_skipped} "
+        f"had nothing to see or lay outside; weights {found.model_version}",
         "polygons are no counts: `overwatt run` gives counts with intervals",
-        *(f"not given: {name}: {reason}" for name, reason in written.not_given.items()),
-        *([f"lettering read: {', '.join(written.texts)}"] if written.texts else []),
+        *(f"not given: {name}: {reason}" for name, reason in found.not_given.items()),
+        *([f"lettering read: {', '.join(found.texts)}"] if found.texts else []),
     ]
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def estimate_report(result: Estimate) -> RenderableType:
+    """An estimate from counts: figures, what they rest on, and which input to find out next."""
+    title = "Estimate from counts" + (f", {result.site_id}" if result.site_id else "")
+    figures = Table(title=Text(title + (f", {result.date}" if result.date else "")), title_justify="left")
+    for column in ("", "p50", "p5 - p95"):
+        figures.add_column(column, justify="left" if not column else "right")
+    for name, what in FIGURES.items():
+        interval = getattr(result, name)
+        figures.add_row(what, *(written(interval) if interval else ("not given", "")))
+    inputs = Table(title="Inputs", title_justify="left")
+    for column in ("input", "p50", "p5 - p95", "unit", "source"):
+        inputs.add_column(column, overflow="fold", justify="right" if column.startswith("p5") else "left")
+    for item in result.inputs:
+        fixed = item.value.p5 == item.value.p95
+        inputs.add_row(
+            item.name, figure(item.value.p50), "" if fixed else written(item.value)[1], item.unit, item.source
+        )
+    parts: list[RenderableType] = [figures, inputs]
+    asked = next(
+        (name for name in ("gpus", "it_mw", "generation_mw", "cooling_mw") if name in result.sensitivity), None
+    )
+    if asked:
+        causes = Table(title=f"What causes the spread of {FIGURES[asked]}", title_justify="left")
+        causes.add_column("input")
+        causes.add_column("share of the variance", justify="right")
+        for cause in result.sensitivity[asked]:
+            causes.add_row(cause.input, f"{cause.share:.0%}")
+        parts.append(causes)
+    limits = [f"{what} ({share:.0%})" for what, share in result.binding.items() if share > 0]
+    small_print = [
+        *([f"IT power is limited by {', '.join(limits)}"] if limits else []),
+        *(f"note: {note}" for note in result.notes),
+    ]
+    return Group(*parts, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def backtest_report(result: Backtest) -> RenderableType:
+    """Every published figure beside its estimate, and how good the method is where nothing was taken from the row."""
+    table = Table(title="Estimates from published counts alone", title_justify="left")
+    for column in ("site", "date", "use", "figure", "published", "p50", "p5 - p95", "factor"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("site", "use", "figure") else "right")
+    for score in result.scores:
+        mark = "" if score.inside else ", outside"
+        estimated = written(score.estimated)
+        sign = {"lower": ">= ", "upper": "<= "}.get(score.bound or "", "")
+        row = (score.site, str(score.date), score.use, score.figure, sign + figure(score.published), *estimated)
+        table.add_row(*row, f"{score.factor:.2f}{mark}")
+    summary = Table(title="Where no input was taken from the row", title_justify="left")
+    for column in ("figure", "scored", *(f"within x{factor:g}" for factor in WITHIN), "inside p5 - p95"):
+        summary.add_column(column, justify="left" if column == "figure" else "right")
+    for one in result.summaries:
+        summary.add_row(one.figure, str(one.scored), *(str(count) for count in one.within.values()), str(one.inside))
+    small_print = [
+        f"{result.site_dates} site-dates",
+        *(
+            f"off: {score.site} {score.date}, {score.figure} x{score.factor:.2f}: {score.remark or 'no remark'}"
+            for score in result.worst
+        ),
+        *(f"source: {source}" for source in dict.fromkeys(score.source for score in result.scores)),
+    ]
+    return Group(table, summary, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def timeline_report(result: Timeline) -> RenderableType:
+    """A site over time: figures by date, what changed, how fast it was built, where it is heading."""
+    name = f"{result.name} - RENDERED IMAGERY, not photographs" if result.rendered else result.name
+    shown = [what for what in FIGURES if any(what in moment.figures for moment in result.moments)]
+    moments = Table(title=Text(name, style="bold"), title_justify="left")
+    moments.add_column("date")
+    for what in shown:
+        moments.add_column(f"{FIGURES[what]}\np50 (p5 - p95)", justify="right")
+    for moment in result.moments:
+        given = [moment.figures.get(what) for what in shown]
+        moments.add_row(str(moment.date), *(_with_interval(one) if one else "not given" for one in given))
+    changes = Table(title="Changes", title_justify="left")
+    for column in ("from", "to", "what", "by (p5 - p95)", "probability that it is real"):
+        changes.add_column(column, justify="right" if column.startswith(("by", "prob")) else "left")
+    for change in result.changes:
+        what = FIGURES.get(change.what) or class_label(change.what)
+        changes.add_row(
+            str(change.start), str(change.end), what, _with_interval(change.by, signed=True), f"{change.real:.0%}"
+        )
+    parts: list[RenderableType] = [moments]
+    if result.changes:
+        parts.append(changes)
+    if result.reached and result.ground_break:
+        speed = Table(title=f"Build speed from {result.ground_break.date}", title_justify="left")
+        reached = FIGURES[result.reached[0].figure]
+        for column in (reached, "months (p5 - p95)", "probability that it was"):
+            speed.add_column(column, justify="left" if column == reached else "right")
+        for reach in result.reached:
+            months = _with_interval(reach.months) if reach.months else "not reached"
+            speed.add_row(f"{reach.mw:g} MW", months, f"{reach.probability:.0%}")
+        parts.append(speed)
+    if result.projection:
+        parts.append(_projection_table(result.projection))
+    return Group(*parts, *(Padding(Text(f"note: {note}"), (0, 0, 0, 1)) for note in result.notes))
+
+
+def comparison_table(ours: Timeline, name: str, snapshot: Snapshot, compared: Sequence[Comparison]) -> RenderableType:
+    """Our estimates beside the reference's figures, which are those of its latest date by then."""
+    title = f"{ours.name} beside {name}" + (" - RENDERED IMAGERY, not photographs" if ours.rendered else "")
+    table = Table(title=Text(title, style="bold"), title_justify="left")
+    for column in ("date", "figure", "ours, p50 (p5 - p95)", "reference", "of", "factor"):
+        table.add_column(column, justify="left" if column in ("date", "figure", "of") else "right")
+    for one in compared:
+        factor = "" if one.factor is None else f"{one.factor:.2f}{'' if one.inside else ', outside'}"
+        table.add_row(
+            str(one.date),
+            FIGURES[one.figure],
+            _with_interval(one.estimated),
+            figure(one.reference),
+            str(one.reference_date),
+            factor,
+        )
+    small_print = [
+        f"reference: {snapshot.label}",
+        *([] if compared else ["the reference says nothing of these dates, or ours give no such figure"]),
+        *(f"note: {note}" for note in ours.notes),
+    ]
+    return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def _projection_table(projection: Projection) -> Table:
+    pace = _with_interval(projection.per_month, signed=True)
+    title = f"If it goes on as from {projection.start} to {projection.end} ({pace} MW a month)"
+    table = Table(title=title, title_justify="left")
+    table.add_column(FIGURES[projection.figure])
+    table.add_column("p50 (p5 - p95)", justify="right")
+    table.add_column("probability", justify="right")
+    for day, interval in projection.at.items():
+        table.add_row(f"on {day}", _with_interval(interval), "")
+    for mw, (probability, days) in projection.reaches.items():
+        when = f"{days[1]} ({days[0]} - {days[2]})" if days else "not in sight"
+        table.add_row(f"{mw:g} MW", when, f"{probability:.0%}")
+    return table
+
+
+def _with_interval(interval: Interval, *, signed: bool = False) -> str:
+    values = (interval.p50, interval.p5, interval.p95)
+    middle, low, high = (f"{'+' if signed and value > 0 else ''}{figure(value)}" for value in values)
+    return f"{middle} ({low} - {high})" if low != high else middle
 
 
 def sites_table(sites: Sequence[Site]) -> Table:

@@ -10,7 +10,7 @@ their rating even at peak, so a site carries more rated IT than its heat or its 
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from pipelines.cooling import COOLING_CLASSES, cooling_mw, it_heat_mw, peak_pue
 from pipelines.counting import DRAWS
 from pipelines.errors import EstimateError
 from pipelines.ledger import Input, Ledger, Seen
+from pipelines.sensitivity import Cause, causes_of_spread
 from pipelines.sites import Site
 from pipelines.supply import batteries, generation_mw, supply_mw
 from pipelines.tables import Tables, load_tables
 
-__all__ = ["Estimate", "estimate", "estimate_from_counts"]
+__all__ = ["Drawn", "Estimate", "estimate", "estimate_from_counts"]
 
 MEASUREMENT_ERROR_PX = 0.3
 """Standard deviation of the error common to all sizes measured in a scene, in its pixels.
@@ -35,6 +36,25 @@ averages away in the median.
 """
 WORKING_GSD_M = 0.30
 """Sizes are measured at this ground sampling distance or at the scene's own, whichever is coarser."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws (draws,) behind an estimate; None where the figure is not given.
+
+    Estimates with one seed share the draws of every input but counts and sizes: they can be added up and subtracted.
+    """
+
+    cooling_mw: np.ndarray | None
+    generation_mw: np.ndarray | None
+    supply_mw: np.ndarray | None
+    it_by_cooling_mw: np.ndarray | None
+    """Rated IT power that the cooling allows."""
+    facility_mw_per_it_mw: np.ndarray | None
+    """Power that a megawatt of rated IT draws from the supply at peak."""
+    it_mw: np.ndarray | None
+    gpus: np.ndarray | None
+    h100_equivalents: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -65,9 +85,17 @@ class Estimate:
     """Probability that "cooling" and that "supply" is what limits `it_mw`; empty where that is not given."""
     accelerator: str | None
     inputs: tuple[Input, ...]
+    sensitivity: Mapping[str, tuple[Cause, ...]]
+    """By figure that spreads: which inputs cause how much of its variance, the largest first."""
     notes: tuple[str, ...]
     seed: int
     draws: int
+    drawn: Drawn = field(repr=False, compare=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the inputs come from, each source once."""
+        return tuple(dict.fromkeys(item.source for item in self.inputs))
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
@@ -85,6 +113,8 @@ class Estimate:
             "binding": {name: round(p, 3) for name, p in self.binding.items()},
             "accelerator": self.accelerator,
             "inputs": [item.as_record() for item in self.inputs],
+            "sources": list(self.sources),
+            "sensitivity": {name: [cause.as_record() for cause in causes] for name, causes in self.sensitivity.items()},
             "notes": list(self.notes),
             "seed": self.seed,
             "draws": self.draws,
@@ -115,6 +145,7 @@ def estimate(
     accelerator: str | None = None,
     known_models: Mapping[str, str] | None = None,
     tables: Tables | None = None,
+    seed: int | None = None,
     draws: int = DRAWS,
 ) -> Estimate:
     """Estimate megawatts and accelerators from a census.
@@ -123,12 +154,12 @@ def estimate(
         the site's
     :param known_models: model by class (`air_cooled_chiller`, `gas_turbine`, `battery`) where it is known; default:
         drawn from size and prior
+    :param seed: of every input but counts and sizes, which go by the census's; default: that, too
     :raises EstimateError: an accelerator or model is unknown
     :raises TableError: a table is broken
     """
     date = census.acquired.date()
-    supplies = [supply for supply in site.supplies if supply.start <= date]
-    ledger = _ledger(tables, census.seed, draws, known_models)
+    ledger = _ledger(tables, census.seed if seed is None else seed, draws, known_models)
     counts = census.by_class
     seen = Seen(
         counts={cls: draw_counts(census, cls, draws) for cls in counts},
@@ -141,6 +172,7 @@ def estimate(
         size_error_m=MEASUREMENT_ERROR_PX * max(WORKING_GSD_M, census.native_gsd_m),
         fans_per_unit={cls: count.fans_per_unit for cls, count in counts.items() if count.fans_per_unit is not None},
         source=f"census of scene {census.scene_id}",
+        size_seed=census.seed,
     )
     if census.rendered:
         ledger.notes.append("rendered imagery: these figures describe a picture that was computed, not a place")
@@ -148,22 +180,15 @@ def estimate(
         ledger.notes.append(
             f"the scene shows {census.covered_fraction:.0%} of the perimeter: figures are of that part only"
         )
-    for supply in supplies:
-        ledger.constant(f"{supply.kind} from {supply.start}", supply.mw, "MW", supply.source)
+    known = _of_site(site, date, ledger)
     return _estimate(
         seen,
         ledger,
-        _Circumstances(
-            site_id=site.id,
+        replace(
+            known,
             scene_id=census.scene_id,
-            date=date,
             rendered=census.rendered,
-            accelerator=accelerator or site.accelerator,
-            pue=site.pue,
-            pue_source=site.pue_source,
-            grid_mw=sum(supply.mw for supply in supplies if supply.kind == "grid"),
-            contract_mw=sum(supply.mw for supply in supplies if supply.kind == "contract"),
-            campus=site.campus if site.campus != site.id else None,
+            accelerator=accelerator or known.accelerator,
         ),
     )
 
@@ -173,14 +198,18 @@ def estimate_from_counts(
     chillers: int | None = 0,
     dry_cooler_cells: int | None = 0,
     cooling_tower_cells: int | None = 0,
+    cooling_towers: int = 0,
     turbines: int | None = 0,
+    turbine_fleet: Mapping[str, int] | None = None,
     batteries: int | None = 0,
     length_m: float | None = None,
     width_m: float | None = None,
+    fans: int | None = None,
     supply_mw: float | None = None,
     pue: float | None = None,
     accelerator: str | None = None,
     known_models: Mapping[str, str] | None = None,
+    site: Site | None = None,
     date: dt.date | None = None,
     seed: int = 0,
     tables: Tables | None = None,
@@ -189,11 +218,15 @@ def estimate_from_counts(
     """Estimate megawatts and accelerators from counts that somebody made, taken as exact.
 
     :param chillers: units; None for this and the other counts: not counted, which is not zero
+    :param cooling_towers: whole towers as people count them from above, besides `cooling_tower_cells`
+    :param turbines: of unknown model, besides those of `turbine_fleet`, which are by model or size class such as 35MW
     :param length_m: of one chiller, with `width_m`; default: a big unit of unknown size
+    :param fans: on one chiller
     :param supply_mw: power known to reach the site besides the turbines
-    :param date: of the counts; it only labels the estimate
+    :param site: that the counts are of: its accelerator, PUE, supplies and campus count where nothing else is given
+    :param date: of the counts; with a site it decides which of its supplies there were
     :param pue: facility power / IT power at peak; default: by the kinds of cooling
-    :raises EstimateError: a count, size, PUE, accelerator or model makes no sense
+    :raises EstimateError: a count, size, PUE, accelerator, model or date makes no sense
     """
     given = {
         "air_cooled_chiller": chillers,
@@ -202,9 +235,10 @@ def estimate_from_counts(
         "gas_turbine": turbines,
         "battery": batteries,
     }
-    for cls, count in given.items():
+    fleet = turbine_fleet or {}
+    for what, count in {**given, **fleet, "cooling towers": cooling_towers, "fans": fans}.items():
         if count is not None and not (0 <= count < np.inf and count == int(count)):
-            raise EstimateError(f"the count of {cls} must be a whole number, not negative, got {count}")
+            raise EstimateError(f"the count of {what} must be a whole number, not negative, got {count}")
     if (length_m is None) != (width_m is None):
         raise EstimateError("the size of a chiller needs both its length and its width in metres; give the other too")
     size_m: dict[str, tuple[float, float]] = {}
@@ -218,7 +252,10 @@ def estimate_from_counts(
         raise EstimateError(f"the supply must be megawatts, not negative, got {supply_mw:g}")
     if pue is not None and not 1 <= pue <= 3:
         raise EstimateError(f"a PUE lies between 1 and 3, got {pue:g}")
+    if site is not None:
+        _check_date(site, date, any((*given.values(), *fleet.values(), cooling_towers)))
     ledger = _ledger(tables, seed, draws, known_models)
+    known = _Circumstances(date=date) if site is None else _of_site(site, date, ledger)
     if supply_mw:
         ledger.constant("supply besides turbines", supply_mw, "MW", "given")
     seen = Seen(
@@ -226,12 +263,46 @@ def estimate_from_counts(
         not_given={cls: "it was not counted" for cls, count in given.items() if count is None},
         size_m=size_m,
         size_error_m=0.0,
-        fans_per_unit={},
+        fans_per_unit={"air_cooled_chiller": fans} if fans else {},
         source="given",
+        whole_towers=cooling_towers,
+        fleet=fleet,
     )
-    return _estimate(
-        seen, ledger, _Circumstances(date=date, accelerator=accelerator, pue=pue, grid_mw=supply_mw or 0.0)
+    known = replace(
+        known,
+        accelerator=accelerator or known.accelerator,
+        pue=pue or known.pue,
+        pue_source="given" if pue else known.pue_source,
+        grid_mw=known.grid_mw + (supply_mw or 0.0),
     )
+    return _estimate(seen, ledger, known)
+
+
+def _of_site(site: Site, date: dt.date | None, ledger: Ledger) -> _Circumstances:
+    """What the site file says of a day; without a day no supply is taken for granted."""
+    supplies = [supply for supply in site.supplies if date is not None and supply.start <= date]
+    for supply in supplies:
+        ledger.constant(f"{supply.kind} from {supply.start}", supply.mw, "MW", supply.source)
+    return _Circumstances(
+        site_id=site.id,
+        date=date,
+        accelerator=site.accelerator,
+        pue=site.pue,
+        pue_source=site.pue_source,
+        grid_mw=sum(supply.mw for supply in supplies if supply.kind == "grid"),
+        contract_mw=sum(supply.mw for supply in supplies if supply.kind == "contract"),
+        campus=site.campus if site.campus != site.id else None,
+    )
+
+
+def _check_date(site: Site, date: dt.date | None, stands: bool) -> None:
+    """Equipment cannot stand where nothing had begun."""
+    first = min(site.known_dates, key=lambda known: known.date, default=None)
+    if stands and date is not None and first is not None and date < first.date:
+        raise EstimateError(
+            f"nothing stood at {site.id} on {date}: the first that is known of it is of {first.date} ({first.event}); "
+            "check the date"
+        )
 
 
 def _ledger(tables: Tables | None, seed: int, draws: int, known_models: Mapping[str, str] | None) -> Ledger:
@@ -263,30 +334,33 @@ def _estimate(seen: Seen, ledger: Ledger, known: _Circumstances) -> Estimate:
         supply = supply_mw(generation, known.grid_mw, known.contract_mw, ledger)
 
     it: np.ndarray | None = None
-    load: np.ndarray | None = None
+    by_cooling: np.ndarray | None = None
+    facility_per_it: np.ndarray | None = None
     binding: dict[str, float] = {}
     if cooling is not None and _is_load(cooling, generation, ledger):
         pue = peak_pue(cooling_by_class, known.pue, known.pue_source, ledger)
         peak_draw = ledger.prior("peak_draw_share")
+        facility_per_it = pue * peak_draw
         by_cooling = it_heat_mw(cooling_by_class, ledger) / peak_draw
         it, binding = by_cooling, {"cooling": 1.0, "supply": 0.0}
         if supply is not None and _supply_is_whole(seen, known, ledger):
-            by_supply = supply / (pue * peak_draw)
+            by_supply = supply / facility_per_it
             it = np.minimum(by_cooling, by_supply)
             of_supply = float(np.mean(by_supply < by_cooling))
             binding = {"cooling": 1.0 - of_supply, "supply": of_supply}
         elif supply is None:
             ledger.notes.append("supply was not observed at this site: IT power is what the cooling allows")
-        load = it * peak_draw * pue
 
     stored = batteries(seen, ledger)
     if stored is None:
         ledger.notes.append(f"batteries are not given: they could not be counted ({seen.not_given['battery']})")
+    load = None if it is None or facility_per_it is None else it * facility_per_it
     gpus: np.ndarray | None = None
     if it is not None and mix is not None:
         gpus = it * 1000 / draw_kw_per_chip(mix, ledger)
     elif mix is None:
         ledger.notes.append("GPUs are not given: no accelerator is named for this site")
+    h100_equivalents = None if gpus is None or mix is None else gpus * h100_equivalents_per_chip(mix)
     return Estimate(
         site_id=known.site_id,
         scene_id=known.scene_id,
@@ -300,13 +374,18 @@ def _estimate(seen: Seen, ledger: Ledger, known: _Circumstances) -> Estimate:
         ride_through_minutes=_interval(_ride_through_minutes(stored, load, ledger)),
         it_mw=_interval(it),
         gpus=_interval(None if gpus is None else np.rint(gpus)),
-        h100_equivalents=_interval(None if gpus is None or mix is None else gpus * h100_equivalents_per_chip(mix)),
+        h100_equivalents=_interval(h100_equivalents),
         binding=binding,
         accelerator=known.accelerator,
         inputs=tuple(ledger.inputs),
+        sensitivity=causes_of_spread(
+            {"cooling_mw": cooling, "generation_mw": generation, "supply_mw": supply, "it_mw": it, "gpus": gpus},
+            ledger.causes,
+        ),
         notes=tuple(ledger.notes),
         seed=ledger.seed,
         draws=ledger.draws,
+        drawn=Drawn(cooling, generation, supply, by_cooling, facility_per_it, it, gpus, h100_equivalents),
     )
 
 
@@ -330,7 +409,7 @@ def _supply_is_whole(seen: Seen, known: _Circumstances, ledger: Ledger) -> bool:
             f"supply does not limit IT power here: the campus {known.campus} may bring power from its other sites"
         )
         return False
-    if known.grid_mw or known.contract_mw or Interval.of(seen.counts["gas_turbine"]).p5 >= 1:
+    if known.grid_mw or known.contract_mw or seen.fleet or Interval.of(seen.counts["gas_turbine"]).p5 >= 1:
         return True
     ledger.notes.append("supply was not observed at this site: IT power is what the cooling allows")
     return False
@@ -344,5 +423,5 @@ def _ride_through_minutes(
     power_mw, energy_mwh = stored
     if power_mw.any():
         share = np.minimum(1, power_mw / np.maximum(load_mw, 1e-9))
-        ledger.record("share of the load that the batteries can carry", share, "share", "battery power / load")
+        ledger.record_derived("share of the load that the batteries can carry", share, "share", "battery power / load")
     return 60 * energy_mwh / np.maximum(load_mw, 1e-9)

@@ -6,7 +6,7 @@ that this scene cannot show is absent with a reason, which is not the same as ze
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,12 @@ class ClassCount:
             **{name: None if value is None else round(value, 2) for name, value in sizes.items()},
         }
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "ClassCount":
+        """The count that `as_record` wrote."""
+        others = {name: value for name, value in record.items() if name not in ("class", "expected")}
+        return cls(cls=record["class"], expected=Interval(**record["expected"]), **others)
+
 
 @dataclass(frozen=True)
 class Census:
@@ -124,8 +130,34 @@ class Census:
             "counts_by_zone": [count.as_record() for count in self.by_zone],
             "texts": list(self.texts),
             "not_given": dict(self.not_given),
+            "probabilities": {cls: list(values) for cls, values in self.probabilities.items()},
+            "recall": {cls: [asdict(point) for point in points] for cls, points in self.recall.items()},
             "seed": self.seed,
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Census":
+        """The census that `as_record` wrote, sizes and probabilities as they were rounded.
+
+        :raises KeyError: it was written by a version that kept less
+        """
+        counts = [ClassCount.from_record(count) for count in record["counts"]]
+        return cls(
+            site_id=record["site"],
+            scene_id=record["scene"],
+            acquired=datetime.fromisoformat(record["acquired"]),
+            rendered=record["rendered"],
+            model_version=record["model_version"],
+            native_gsd_m=record["native_gsd_m"],
+            by_class={count.cls: count for count in counts},
+            by_zone=tuple(ClassCount.from_record(count) for count in record["counts_by_zone"]),
+            texts=tuple(record["texts"]),
+            not_given=record["not_given"],
+            covered_fraction=record["covered_fraction"],
+            probabilities={name: tuple(values) for name, values in record["probabilities"].items()},
+            recall={name: tuple(RecallPoint(**point) for point in points) for name, points in record["recall"].items()},
+            seed=record["seed"],
+        )
 
 
 def assign_zones(site: Site, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

@@ -42,9 +42,15 @@ def cooling_mw(seen: Seen, ledger: Ledger) -> dict[str, np.ndarray]:
         if not seen.stands(cls):
             by_class[cls] = np.zeros(ledger.draws)
             continue
-        count = ledger.record(f"{cls} count", seen.counts[cls], "units", seen.source)
-        by_class[cls] = count * unit_kw[cls](seen, ledger) / 1000
-        ledger.record(f"{cls} cooling", by_class[cls], "MW", "product of the above")
+        kw = np.zeros(ledger.draws)
+        if seen.counts[cls].any():
+            unit = {"air_cooled_chiller": "units"}.get(cls, "fan cells")
+            count = ledger.record(f"{cls} count", seen.counts[cls], unit, seen.source)
+            kw = count * unit_kw[cls](seen, ledger)
+        if cls == "cooling_tower" and seen.whole_towers:
+            towers = ledger.constant("cooling towers, counted whole", seen.whole_towers, "towers", seen.source)
+            kw = kw + towers * ledger.prior("tower_heat_kw")
+        by_class[cls] = ledger.record_derived(f"{cls} cooling", kw / 1000, "MW", "product of the above")
     return by_class
 
 
@@ -83,7 +89,7 @@ def _sizes_m(seen: Seen, ledger: Ledger, cls: str) -> tuple[np.ndarray, np.ndarr
         return None
     drawn = []
     for name, size_m in zip(("length", "width"), seen.size_m[cls], strict=True):
-        error = seen.size_error_m * ledger.rng(f"{cls} {name}").standard_normal(ledger.draws)
+        error = seen.size_error_m * ledger.rng(f"{cls} {name} {seen.size_seed}").standard_normal(ledger.draws)
         drawn.append(ledger.record(f"{cls} {name}", np.maximum(size_m + error, 0.3 * size_m), "m", seen.source))
     return drawn[0], drawn[1]
 
@@ -95,11 +101,18 @@ def _chiller_kw(seen: Seen, ledger: Ledger) -> np.ndarray:
         model = find_model(ledger.tables.chillers, ledger.known_models[cls], cls)
         return hot_day * ledger.constant(f"{cls} nameplate", model.capacity_kw, "kW", f"{model.model}: {model.source}")
     sizes = _sizes_m(seen, ledger, cls)
+    fans = seen.fans_per_unit.get(cls)
+    if sizes is None and fans:
+        kw = CHILLER_BY_FANS.draw_kw(fans, ledger.rng(f"{cls} model"), ledger.draws)
+        source = (
+            f"fit to the fans of chillers.csv, {fans:g} fans a unit, 80% within x1.34; one model for the whole site"
+        )
+        return hot_day * ledger.record(f"{cls} nameplate", kw, "kW", source)
     length_m, width_m = sizes or (ledger.prior("chiller_length_m"), ledger.prior("chiller_width_m"))
     area_m2 = length_m * width_m
     kw = CHILLER_BY_FOOTPRINT.draw_kw(area_m2, ledger.rng(f"{cls} model"), ledger.draws)
     source = "footprint fit to chillers.csv, 80% within x1.25 for an unknown maker; one model for the whole site"
-    ledger.record(f"{cls} nameplate", kw, "kW", source)
+    ledger.record_derived(f"{cls} nameplate", kw, "kW", source, own=kw / CHILLER_BY_FOOTPRINT.kw(area_m2))
     area = float(np.median(area_m2))
     low, high = FOOTPRINT_RANGE_M2
     if not low <= area <= high:
@@ -107,8 +120,8 @@ def _chiller_kw(seen: Seen, ledger: Ledger) -> np.ndarray:
             f"chillers measure {area:.0f} m2, outside the {low:.0f} to {high:.0f} m2 of the units behind the fit: "
             "their capacity is an extrapolation"
         )
-    if seen.fans_per_unit.get(cls):
-        _cross_check_fans(seen.fans_per_unit[cls], area, ledger)
+    if fans:
+        _cross_check_fans(fans, area, ledger)
     return hot_day * kw
 
 
@@ -116,7 +129,7 @@ def _cross_check_fans(fans: float, area_m2: float, ledger: Ledger) -> None:
     """The fan count does not enter the estimate, since the footprint says more; it tells when the two disagree."""
     kw = CHILLER_BY_FANS.draw_kw(fans, ledger.rng("chiller fans"), ledger.draws)
     source = f"cross-check only: fit to the fans of chillers.csv, {fans:g} fans a unit, 80% within x1.34"
-    ledger.record("air_cooled_chiller nameplate by fans", kw, "kW", source)
+    ledger.record_derived("air_cooled_chiller nameplate by fans", kw, "kW", source)
     by_fans, by_size = float(CHILLER_BY_FANS.kw(fans)), float(CHILLER_BY_FOOTPRINT.kw(area_m2))
     if abs(np.log(by_fans / by_size)) > CHILLER_CROSS_CHECK_LOG:
         ledger.notes.append(
@@ -132,7 +145,8 @@ def _dry_cooler_kw(seen: Seen, ledger: Ledger) -> np.ndarray:
     kw = dry_cooler_cell_kw(cell, area_m2, ledger.rng("dry_cooler cell"), ledger.draws)
     if np.median(seen.counts["dry_cooler"]) > 0:
         ledger.notes.append("dry coolers: the capacity of a fan cell is a weak prior with an upper bound")
-    return ledger.record("dry_cooler cell", kw, "kW", cell.source)
+    own = kw if area_m2 is None else kw / (cell.flux_kw_per_m2 * area_m2)
+    return ledger.record_derived("dry_cooler cell", kw, "kW", cell.source, own=own)
 
 
 def _cooling_tower_kw(seen: Seen, ledger: Ledger) -> np.ndarray:
@@ -140,4 +154,4 @@ def _cooling_tower_kw(seen: Seen, ledger: Ledger) -> np.ndarray:
     area_m2 = ledger.prior("tower_cell_area_m2") if sizes is None else sizes[0] * sizes[1]
     kw = TOWER_BY_AREA.draw_kw(area_m2, ledger.rng("cooling_tower model"), ledger.draws)
     source = "plan area fit to 527 models (Epoch AI, CC BY 4.0), 80% within x1.5; one model for the whole site"
-    return ledger.record("cooling_tower cell", kw, "kW", source)
+    return ledger.record_derived("cooling_tower cell", kw, "kW", source, own=kw / TOWER_BY_AREA.kw(area_m2))

@@ -7,6 +7,7 @@ models.errors.InputError   message is one sentence naming file, field and remedy
 │   └── WindowError        a window of a raster cannot be read
 ├── SourceError            an imagery source (catalog, server, folder) cannot be reached or answers nonsense
 ├── TableError             an equipment or accelerator table is missing, empty or has a wrong unit
+├── ReferenceDataError     there is no snapshot of reference data, or what was downloaded is not the export
 ├── EstimateError          counts, dates or options given to an estimate make no sense
 └── ArchiveError           the archive (output root) cannot be written
 """
@@ -21,6 +22,7 @@ __all__ = [
     "EstimateError",
     "InputError",
     "NoSceneError",
+    "ReferenceDataError",
     "SceneError",
     "SiteError",
     "SourceError",
@@ -79,6 +81,10 @@ class SourceError(InputError):
 
 class TableError(InputError):
     """An equipment or accelerator table is missing, empty, or has a column with a wrong unit."""
+
+
+class ReferenceDataError(InputError):
+    """There is no snapshot of reference data, it tracks no such site, or what was downloaded is not the export."""
 
 
 class EstimateError(InputError):

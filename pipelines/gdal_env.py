@@ -12,9 +12,9 @@ __all__ = ["gdal_env", "gdal_path", "is_url"]
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _SETTINGS = {
-    # Bytes of decoded blocks per process: rasterio sets the number as bytes, where GDAL itself would take it for MB. GDAL's
-    # default, 5% of the memory, is not a bound. Enough for the 25 blocks of 512 px that a window of 2048 px touches and
-    # those its neighbour touches too; more of it made no run faster and broke up the heap between the feature maps.
+    # Bytes of decoded blocks per process: rasterio sets the number as bytes, where GDAL itself would take it for MB.
+    # The default, 5% of the memory, is not a bound. Enough for the 25 blocks of 512 px that a window of 2048 px touches
+    # and those its neighbour touches too; more of it made no run faster and broke up the heap between the feature maps.
     "GDAL_CACHEMAX": 64 << 20,
     # Threads are the engine's, each with the file open for itself: GDAL's own would only wait for each other.
     "GDAL_NUM_THREADS": "1",

@@ -47,10 +47,17 @@ class Seen:
     """By class, where the scene shows them."""
     source: str
     """Where counts and sizes come from."""
+    size_seed: int = 0
+    """Of the error of the sizes, which another scene of the same place has anew."""
+    whole_towers: int = 0
+    """Cooling towers counted as structures, of several fan cells each; `counts` holds cells."""
+    fleet: Mapping[str, int] = field(default_factory=dict)
+    """Gas turbines by model or size class, besides those in `counts`, whose model is not known."""
 
     def stands(self, cls: str) -> bool:
         """Whether any unit of the class may stand there."""
-        return cls in self.counts and bool(self.counts[cls].any())
+        otherwise = {"cooling_tower": self.whole_towers > 0, "gas_turbine": bool(self.fleet)}
+        return cls in self.counts and (bool(self.counts[cls].any()) or otherwise.get(cls, False))
 
 
 @dataclass
@@ -63,6 +70,8 @@ class Ledger:
     known_models: Mapping[str, str] = field(default_factory=dict)
     """Model by class where someone knows it."""
     inputs: list[Input] = field(default_factory=list)
+    causes: dict[str, np.ndarray] = field(default_factory=dict)
+    """Draws of the inputs that are independent of each other, by name."""
     notes: list[str] = field(default_factory=list)
 
     def rng(self, name: str) -> np.random.Generator:
@@ -76,8 +85,19 @@ class Ledger:
         return self.record(name.replace("_", " "), drawn, row.unit, row.source)
 
     def record(self, name: str, drawn: np.ndarray, unit: str, source: str) -> np.ndarray:
-        """Write an input down and give it back."""
+        """Write down an input that was drawn independently of all others, and give it back."""
+        return self.record_derived(name, drawn, unit, source, own=drawn)
+
+    def record_derived(
+        self, name: str, drawn: np.ndarray, unit: str, source: str, own: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Write down a quantity that follows from other inputs, and give it back.
+
+        :param own: draws of what it has besides them, independent of all others
+        """
         self.inputs.append(Input(name, Interval.of(drawn), unit, source))
+        if own is not None:
+            self.causes[name] = own
         return drawn
 
     def constant(self, name: str, value: float, unit: str, source: str) -> np.ndarray:

@@ -115,6 +115,8 @@ class Site:
     """Peak facility power / IT power; None: the estimate takes it from the cooling that is seen."""
     pue_source: str | None
     path: Path
+    reference_name: str | None = None
+    """What Epoch AI's export calls the site, or the sites of its campus together."""
 
 
 def load_site(id_or_path: str, folder: Path) -> Site:
@@ -166,6 +168,7 @@ def new_site(
     operator: str = "unknown",
     address: str = "",
     campus: str | None = None,
+    reference_name: str | None = None,
 ) -> Site:
     """Write a new site file without zones, `<folder>/<site_id>.geojson`, and return what it holds.
 
@@ -195,6 +198,7 @@ def new_site(
                     "campus": campus or site_id,
                     "source": source,
                     "quality": quality,
+                    **({"reference_name": reference_name} if reference_name else {}),
                 },
                 "geometry": mapping(shapely.orient_polygons(shapely.force_2d(area))),
             }
@@ -253,6 +257,7 @@ class _PerimeterProperties(BaseModel):
     pue_source: Text | None = None
     known_dates: tuple[KnownDate, ...] = ()
     supplies: tuple[Supply, ...] = ()
+    reference_name: Text | None = None
     source: Text
     quality: Quality
 
@@ -312,6 +317,7 @@ def _parse(document: object, path: Path) -> Site:
         pue=attributes.pue,
         pue_source=attributes.pue_source,
         path=path,
+        reference_name=attributes.reference_name,
     )
 
 

@@ -4,12 +4,17 @@ Generation is what stands there, at its rating; supply is what that and the rest
 are ride-through only: they never count as supply.
 """
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
+from pipelines.errors import EstimateError
 from pipelines.ledger import Ledger, Seen
-from pipelines.unit_capacity import battery_units, find_model, turbine_mw
+from pipelines.tables import Tables
+from pipelines.unit_capacity import battery_units, find_model, triangular, turbine_mw
 
-__all__ = ["batteries", "generation_mw", "supply_mw"]
+__all__ = ["batteries", "generation_mw", "parse_turbines", "supply_mw"]
 
 
 def generation_mw(seen: Seen, ledger: Ledger) -> np.ndarray | None:
@@ -19,14 +24,53 @@ def generation_mw(seen: Seen, ledger: Ledger) -> np.ndarray | None:
         return None
     if not seen.stands(cls):
         return np.zeros(ledger.draws)
-    count = ledger.record(f"{cls} count", seen.counts[cls], "units", seen.source)
-    models, source = ledger.tables.turbines, "turbines.csv, models weighed by prior and measured footprint"
-    if cls in ledger.known_models:
-        models = (find_model(models, ledger.known_models[cls], cls),)
-        source = f"{models[0].model}: {models[0].source}"
-    each = turbine_mw(models, seen.size_m.get(cls), ledger.rng("gas_turbine fleet"), ledger.draws)
-    ledger.record(f"{cls} rating", each, "MW", source)
-    return count * each
+    total = np.zeros(ledger.draws)
+    if seen.counts[cls].any():
+        count = ledger.record(f"{cls} count", seen.counts[cls], "units", seen.source)
+        models, source = ledger.tables.turbines, "turbines.csv, models weighed by prior and measured footprint"
+        if cls in ledger.known_models:
+            models = (find_model(models, ledger.known_models[cls], cls),)
+            source = f"{models[0].model}: {models[0].source}"
+        each = turbine_mw(models, seen.size_m.get(cls), ledger.rng("gas_turbine fleet"), ledger.draws)
+        total += count * ledger.record(f"{cls} rating", each, "MW", source)
+    for model, units in seen.fleet.items():
+        count = ledger.constant(f"{model} count", units, "units", seen.source)
+        total += count * _rating_mw(model, ledger)
+    return total
+
+
+def parse_turbines(texts: Iterable[str], tables: Tables) -> tuple[int, dict[str, int]]:
+    """Turbines of unknown and of known model from `N` and `MODEL:N`; a model may be a size class such as `35MW`.
+
+    :raises EstimateError: a text is neither, or the table of turbines does not know the model
+    """
+    unknown, fleet = 0, dict[str, int]()
+    for text in texts:
+        model, _, number = text.rpartition(":")
+        if not number.strip().isdecimal():
+            raise EstimateError(f"turbines '{text}' must be a number, or a model and a number as in TM2500:12")
+        model = model.strip()
+        if not model:
+            unknown += int(number)
+            continue
+        if _size_class_mw(model) is None:
+            model = find_model(tables.turbines, model, "gas_turbine").model
+        fleet[model] = fleet.get(model, 0) + int(number)
+    return unknown, {model: count for model, count in fleet.items() if count}
+
+
+def _size_class_mw(model: str) -> float | None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?MW", model, re.IGNORECASE)
+    return float(match[1]) if match else None
+
+
+def _rating_mw(model: str, ledger: Ledger) -> np.ndarray:
+    size_mw = _size_class_mw(model)
+    if size_mw is not None:
+        return ledger.constant(f"{model} rating", size_mw, "MW", "given as a size class")
+    row = find_model(ledger.tables.turbines, model, "gas_turbine")
+    drawn = triangular(*row.power_mw_range, ledger.rng(f"rating of {row.model}"), ledger.draws)
+    return ledger.record(f"{row.model} rating", drawn, "MW", row.source)
 
 
 def supply_mw(generation: np.ndarray, grid_mw: float, contract_mw: float, ledger: Ledger) -> np.ndarray:

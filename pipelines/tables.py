@@ -25,10 +25,14 @@ __all__ = [
     "DryCooler",
     "Prior",
     "Published",
+    "PublishedCount",
     "Tables",
+    "TrackedPlace",
     "Turbine",
     "latest_published",
+    "load_places",
     "load_published",
+    "load_published_counts",
     "load_tables",
 ]
 
@@ -192,6 +196,46 @@ class Published:
 
 
 @dataclass(frozen=True)
+class PublishedCount:
+    """Equipment that others counted at a site on a date, with the figures they published beside it."""
+
+    site: str
+    date: date
+    use: str
+    """`fit`: an input of the method was taken from this row; `score`: none was."""
+    bound: str | None
+    """`lower` or `upper` where the figures are published as no more than that."""
+    chillers: int | None
+    chiller_length_m: float | None
+    chiller_width_m: float | None
+    dry_cooler_cells: int | None
+    cooling_towers: int | None
+    """Whole towers, as people count them."""
+    cooling_tower_cells: int | None
+    turbines: str | None
+    """`N` and `MODEL:N`, with spaces between."""
+    batteries: int | None
+    accelerator: str | None
+    cooling_mw: float | None
+    generation_mw: float | None
+    battery_mw: float | None
+    it_mw: float | None
+    gpus: float | None
+    remark: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class TrackedPlace:
+    """Where a site of the reference data is."""
+
+    name: str
+    latitude_deg: float
+    longitude_deg: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Tables:
     """Everything an estimate looks up."""
 
@@ -261,6 +305,31 @@ def load_published(path: Path = DATA / "reference" / "published.csv") -> tuple[P
     return rows
 
 
+def load_published_counts(path: Path = DATA / "reference" / "backtest.csv") -> tuple[PublishedCount, ...]:
+    """Read the counts that a backtest starts from, in the order of the file.
+
+    :raises TableError: the table is missing, empty, or has a wrong column or value
+    """
+    rows = _read(path, PublishedCount)
+    for row in rows:
+        at = f"{path}: {row.site} {row.date}"
+        if row.use not in ("fit", "score"):
+            raise TableError(f"{at}: use must be fit or score, got '{row.use}'")
+        if row.bound not in (None, "lower", "upper"):
+            raise TableError(f"{at}: bound must be lower, upper or empty, got '{row.bound}'")
+        if not any((row.cooling_mw, row.generation_mw, row.battery_mw, row.it_mw, row.gpus)):
+            raise TableError(f"{at}: nothing is published to compare with; fill in a figure over zero")
+    return rows
+
+
+def load_places(path: Path = DATA / "reference" / "places.csv") -> tuple[TrackedPlace, ...]:
+    """Read where the sites of the reference data are.
+
+    :raises TableError: the table is missing, empty, or has a wrong column or value
+    """
+    return _read(path, TrackedPlace)
+
+
 def latest_published(rows: tuple[Published, ...], site: str, day: date, figure: str) -> Published | None:
     """The latest row about a site that gives a figure for that day or before it, or None.
 
@@ -270,7 +339,19 @@ def latest_published(rows: tuple[Published, ...], site: str, day: date, figure: 
     return max(known, key=lambda row: row.date_from, default=None)
 
 
-Row = TypeVar("Row", Chiller, CoolingTower, DryCooler, Turbine, Battery, Accelerator, Prior, Published)
+Row = TypeVar(
+    "Row",
+    Chiller,
+    CoolingTower,
+    DryCooler,
+    Turbine,
+    Battery,
+    Accelerator,
+    Prior,
+    Published,
+    PublishedCount,
+    TrackedPlace,
+)
 
 
 def _read(path: Path, row_type: type[Row]) -> tuple[Row, ...]:
@@ -324,7 +405,8 @@ def _value(at: str, column: str, kind: object, cell: str | None) -> Any:
     except ValueError:
         wanted = "a date YYYY-MM-DD" if options[0] is date else "a number"
         raise TableError(f"{where} must be {wanted}, got '{text}'") from None
-    if not math.isfinite(number) or number < 0 or (options[0] is int and not number.is_integer()):
+    signed = column.endswith("_deg")
+    if not math.isfinite(number) or (number < 0 and not signed) or (options[0] is int and not number.is_integer()):
         wanted = "a whole number, not negative" if options[0] is int else "a finite number, not negative"
         raise TableError(f"{where} must be {wanted}, got '{text}'")
     return int(number) if options[0] is int else number

@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_afte
 
 from pipelines.errors import SourceError
 
-__all__ = ["get_text", "new_client", "public_href", "version_of"]
+__all__ = ["get_bytes", "get_text", "new_client", "public_href", "version_of"]
 
 _ATTEMPTS = 4
 _GIVE_UP_S = 40.0
@@ -33,6 +33,23 @@ def get_text(client: httpx.Client, url: str) -> str:
                 response = client.get(url)
                 response.raise_for_status()
         return response.text
+
+
+def get_bytes(client: httpx.Client, url: str, at_most: int) -> bytes:
+    """Read a file from a web server.
+
+    :raises SourceError: it cannot be had, or is larger than `at_most` bytes
+    """
+    with _as_source_error(url):
+        for attempt in _attempts():
+            with attempt, client.stream("GET", url) as response:
+                response.raise_for_status()
+                content = bytearray()
+                for part in response.iter_bytes():
+                    content += part
+                    if len(content) > at_most:
+                        raise SourceError(f"{public_href(url)}: it has over {at_most >> 20} MB; check the address")
+    return bytes(content)
 
 
 def version_of(client: httpx.Client, url: str) -> str:

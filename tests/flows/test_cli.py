@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from PIL import Image
 from shapely.geometry import box
 
 from flows.cli import main
-from tests.flows.conftest import Overwatt, Place
+from pipelines.documents import json_text
+from tests.flows.conftest import ROOT, Overwatt, Place
+from tests.pipelines.made_up import census
 
 
 def sentence_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -305,3 +308,83 @@ def test_detect_leaves_out_what_is_damaged_when_asked(place: Place, tmp_path: Pa
     assert not_read
     assert len(not_read) == len(detected(out)["overwatt"]["not_read"])
     assert done.stderr.count("left out") == len(not_read)
+
+
+def test_counts_alone_give_an_estimate(overwatt: Overwatt) -> None:
+    counts = ("--chillers", "119", "--date", "2025-08-22", "--accelerator", "GB200")
+    done = overwatt("estimate", *counts, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["cooling_mw"]["p50"] == pytest.approx(200, rel=0.1)
+    assert record["gpus"]["p50"] == pytest.approx(110_000, rel=0.15)
+    for name in ("cooling_mw", "generation_mw", "it_mw", "gpus", "h100_equivalents"):
+        assert set(record[name]) == {"p5", "p50", "p95"}
+    assert record["binding"] == {"cooling": 1.0, "supply": 0.0}
+    assert record["sources"]
+    assert record["sensitivity"]["gpus"][0]["share_of_variance"] > 0.3
+    shown = overwatt("estimate", *counts, "--turbines", "TM2500:12", "--turbines", "35MW:7")
+    assert shown.returncode == 0, shown.stderr
+    assert "TM2500 rating" in shown.stdout
+    assert "What causes the spread of GPUs" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing was counted"),
+        (["--chillers", "-5"], "--chillers"),
+        (["--chillers", "5", "--accelerator", "GB2000"], "'GB2000' is not in accelerators.csv"),
+        (["--chillers", "5", "--length-m", "13"], "needs both its length and its width"),
+        (["--turbines", "V94:3"], "knows no gas_turbine model 'V94'"),
+        (["--chillers", "5", "--site", "colossus-2", "--date", "2024-01-01"], "nothing stood at colossus-2"),
+        (["--chillers", "5", "--site", "nowhere"], "nowhere"),
+    ],
+)
+def test_counts_that_make_no_sense_are_refused(overwatt: Overwatt, arguments: list[str], said: str) -> None:
+    assert said in sentence_of(overwatt("estimate", *arguments))
+
+
+def test_the_backtest_shows_every_figure_with_its_source(overwatt: Overwatt, tmp_path: Path) -> None:
+    done = overwatt("backtest", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["site_dates"] >= 12
+    assert {"figure", "scored", "within_x1.25", "inside_p5_p95"} <= set(record["summary"][0])
+    shown = overwatt("backtest").stdout
+    assert "Where no input was taken from the row" in shown
+    assert "SemiAnalysis" in shown
+    assert "is missing" in sentence_of(overwatt("backtest", "--table", str(tmp_path / "none.csv")))
+
+
+def test_a_timeline_is_read_from_the_archive(overwatt: Overwatt, tmp_path: Path) -> None:
+    for day, chillers in ((date(2025, 3, 1), 60), (date(2025, 8, 22), 119)):
+        taken = census(day=day, of="colossus-2", air_cooled_chiller=chillers)
+        folder = tmp_path / "colossus-2" / str(day) / taken.scene_id
+        folder.mkdir(parents=True)
+        (folder / "census.json").write_text(json_text(taken.as_record()))
+    where = ("--archive", str(tmp_path))
+    done = overwatt("timeline", "colossus-2", "--at", "2026-06-15", "--reach", "946", *where, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [moment["date"] for moment in record["moments"]] == ["2025-03-01", "2025-08-22"]
+    assert record["changes"][0]["probability_more"] == 1.0
+    assert record["reached"][0]["months"]["p50"] > 0
+    assert record["projection"]["at"]["2026-06-15"]["p50"] > 200
+    shown = overwatt("timeline", "colossus-2", "--campus", *where)
+    assert shown.returncode == 0, shown.stderr
+    assert "probability that it is real" in shown.stdout
+    assert "memphis-southaven" in shown.stdout
+    assert "holds no run of southaven yet" in sentence_of(overwatt("timeline", "southaven", *where))
+    assert "over zero" in sentence_of(overwatt("timeline", "colossus-2", "--reach", "0", *where))
+
+
+def test_reference_data_without_a_snapshot_says_what_to_do(overwatt: Overwatt, tmp_path: Path) -> None:
+    nowhere = {"OVERWATT_CACHE": str(tmp_path / "cache"), "OVERWATT_AOI": str(tmp_path / "aoi")}
+    assert "overwatt reference refresh" in sentence_of(
+        overwatt("reference", "compare", str(ROOT / "aoi" / "colossus-2.geojson"), **nowhere)
+    )
+    done = overwatt("sites", "add", "--from-reference", "Meta Prometheus", "--json", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == "meta-prometheus"
+    gone = overwatt("reference", "refresh", "--url", "http://127.0.0.1:9/x.zip", **nowhere)
+    assert "there is no snapshot yet" in sentence_of(gone)

@@ -2,24 +2,24 @@
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, date, datetime
-from pathlib import Path
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapely.geometry import box
 
-from models.classes import CLASSES, OBJECT_CLASSES
+from models.classes import OBJECT_CLASSES
 from pipelines.capacity import Estimate, estimate, estimate_from_counts
-from pipelines.census import Census, ClassCount, Interval, draw_counts
+from pipelines.census import Interval
 from pipelines.errors import EstimateError
 from pipelines.ledger import Input
+from pipelines.sensitivity import TOGETHER
 from pipelines.settings import ROOT
-from pipelines.sites import Site, Supply, load_site
+from pipelines.sites import load_site
+from pipelines.supply import parse_turbines
+from pipelines.tables import load_tables
+from tests.pipelines.made_up import CHILLER, DRAWS, census, site, supply
 
 FIGURES = (
     "cooling_mw",
@@ -32,8 +32,6 @@ FIGURES = (
     "gpus",
     "h100_equivalents",
 )
-CHILLER = "air_cooled_chiller"
-DRAWS = 4000
 
 
 def given_figures(result: Estimate) -> dict[str, Interval]:
@@ -52,75 +50,6 @@ def width(interval: Interval | None) -> float:
 def middle(interval: Interval | None) -> float:
     assert interval is not None
     return interval.p50
-
-
-def site(*supplies: Supply, campus: str = "here", **fields: Any) -> Site:
-    made = Site(
-        id="here",
-        name="Here",
-        operator="A",
-        address="",
-        campus=campus,
-        perimeter=box(-90.0, 35.0, -89.99, 35.01),
-        perimeter_source="drawn",
-        perimeter_quality="traced",
-        zones=(),
-        known_dates=(),
-        supplies=supplies,
-        accelerator="GB200",
-        accelerator_source="given",
-        pue=None,
-        pue_source=None,
-        path=Path("here.geojson"),
-    )
-    return replace(made, **fields)
-
-
-def supply(kind: Any, mw: float, start: date = date(2025, 1, 1)) -> Supply:
-    return Supply(kind, mw, start, "a report")
-
-
-def census(
-    not_given: Mapping[str, str] | None = None,
-    size_m: tuple[float, float] | None = (13.0, 2.3),
-    fans: float | None = None,
-    covered: float = 1.0,
-    gsd_m: float = 0.3,
-    rendered: bool = False,
-    probability: float = 1.0,
-    **counts: int,
-) -> Census:
-    """A census with so many detections of each class, all of one probability, and nothing missed."""
-    missing = dict(not_given or {})
-    draft = Census(
-        site_id="here",
-        scene_id="s1",
-        acquired=datetime(2025, 8, 22, tzinfo=UTC),
-        rendered=rendered,
-        model_version="detector-1",
-        native_gsd_m=gsd_m,
-        by_class={},
-        by_zone=(),
-        texts=(),
-        not_given=missing,
-        covered_fraction=covered,
-        probabilities={cls: (probability,) * counts.get(cls, 0) for cls in CLASSES if cls not in missing},
-        recall={},
-    )
-    by_class = {}
-    for cls in draft.probabilities:
-        length_m, width_m = size_m if size_m and cls == CHILLER and counts.get(cls) else (None, None)
-        by_class[cls] = ClassCount(
-            cls=cls,
-            zone=None,
-            detected=counts.get(cls, 0),
-            expected=Interval.of(draw_counts(draft, cls, DRAWS)),
-            fans=None,
-            fans_per_unit=fans if cls == CHILLER else None,
-            median_length_m=length_m,
-            median_width_m=width_m,
-        )
-    return replace(draft, by_class=by_class)
 
 
 # The published example: 119 chillers, about 200 MW, enough for about 110,000 GB200.
@@ -213,6 +142,64 @@ def test_27_turbines_hold_the_published_lower_bound() -> None:
     result = estimate_from_counts(turbines=27)
     assert result.generation_mw is not None
     assert result.generation_mw.p5 < 14 * 16.5 + 13 * 31 < result.generation_mw.p95
+
+
+def test_turbines_of_known_models_and_size_classes_add_up() -> None:
+    unknown, fleet = parse_turbines(["SMT-130:14", "tm2500:12", "1", "35MW:2", "SMT-130:1"], load_tables())
+    assert (unknown, fleet) == (1, {"SMT-130": 15, "TM2500": 12, "35MW": 2})
+    result = estimate_from_counts(turbine_fleet=fleet)
+    assert result.generation_mw is not None
+    assert 15 * 16 + 12 * 30 + 70 < result.generation_mw.p5 < result.generation_mw.p95 < 15 * 17 + 12 * 35 + 70
+    assert result.it_mw is None
+    more = estimate_from_counts(turbines=unknown, turbine_fleet=fleet)
+    assert middle(more.generation_mw) > middle(result.generation_mw) + 15
+
+
+def test_size_classes_are_taken_at_their_word() -> None:
+    assert estimate_from_counts(turbine_fleet={"35MW": 7}).generation_mw == Interval(245, 245, 245)
+
+
+@pytest.mark.parametrize("text", ["many", "TM2500", "TM2500:", "TM2500:-1", "TM2500:1.5"])
+def test_turbines_that_are_no_number_are_refused(text: str) -> None:
+    with pytest.raises(EstimateError, match="must be a number, or a model and a number as in TM2500:12"):
+        parse_turbines([text], load_tables())
+
+
+def test_seven_whole_towers_carry_the_it_of_a_hall() -> None:
+    result = estimate_from_counts(cooling_towers=7, accelerator="TPU v6e")
+    assert middle(result.it_mw) == pytest.approx(79, rel=0.1)
+    assert middle(result.gpus) == pytest.approx(79_000 / 0.66, rel=0.1)
+    both = estimate_from_counts(cooling_towers=7, cooling_tower_cells=10)
+    assert middle(both.cooling_mw) > middle(result.cooling_mw)
+
+
+def test_fans_alone_size_a_chiller() -> None:
+    by_fans = estimate_from_counts(chillers=10, fans=20)
+    assert named(by_fans, "air_cooled_chiller nameplate").value.p50 == pytest.approx(1630, rel=0.03)
+    measured = estimate_from_counts(chillers=10, fans=20, length_m=13, width_m=2.3)
+    assert width(measured.cooling_mw) < width(by_fans.cooling_mw)
+
+
+def test_the_spread_is_traced_to_its_inputs() -> None:
+    result = estimate_from_counts(chillers=119, length_m=13.4, width_m=2.35, accelerator="GB200")
+    causes = result.sensitivity["gpus"]
+    assert causes[0].input == "air_cooled_chiller nameplate"
+    assert sum(cause.share for cause in causes) == pytest.approx(1, abs=0.03)
+    inputs = {item.name for item in result.inputs} | {TOGETHER}
+    assert {cause.input for cause in causes} <= inputs
+    known = estimate_from_counts(chillers=119, known_models={CHILLER: "Vertiv Liebert AFC CIZ150"}, accelerator="GB200")
+    assert known.sensitivity["gpus"][0].input == "peak draw share"
+    assert "generation_mw" not in known.sensitivity
+
+
+def test_counts_of_a_site_take_what_its_file_says() -> None:
+    here = load_site("colossus-1", ROOT / "aoi")
+    result = estimate_from_counts(cooling_towers=20, site=here, date=date(2026, 3, 1))
+    assert (result.site_id, result.accelerator) == ("colossus-1", "H100")
+    assert named(result, "peak PUE").value.p50 == pytest.approx(1.25, abs=0.01)
+    with pytest.raises(EstimateError, match=r"nothing stood at colossus-1 on 2023-01-01.*check the date"):
+        estimate_from_counts(cooling_towers=20, site=here, date=date(2023, 1, 1))
+    assert middle(estimate_from_counts(site=here, date=date(2023, 1, 1)).cooling_mw) == 0
 
 
 def test_a_power_plant_carries_no_load() -> None:
@@ -343,7 +330,7 @@ def test_h100_equivalents_follow_the_chip() -> None:
         ({"chillers": 5, "length_m": 13}, "needs both its length and its width"),
         ({"chillers": 5, "length_m": 2.3, "width_m": 13}, "give length, then width"),
         ({"chillers": 5, "length_m": 13, "width_m": 0}, "give length, then width"),
-        ({"accelerator": "GB2000"}, r"accelerator 'GB2000' is not in accelerators.csv \(known: H100, .*Trainium3\)"),
+        ({"accelerator": "GB2000"}, r"accelerator 'GB2000' is not in accelerators.csv \(known: H100, .*TPU v7\)"),
         ({"accelerator": "H100=0.5,H200=0.6"}, "shares must be positive and sum to 1"),
         ({"accelerator": "H100=half,H200=0.5"}, "the share 'half' of H100 is not a number"),
         ({"accelerator": "H100=0.5,H100=0.5"}, "names H100 twice"),
