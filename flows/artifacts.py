@@ -14,9 +14,15 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.logging import get_run_logger
 
 from flows import progress
 from flows.summary import RunSummary, run_title, table_rows
+from pipelines.errors import ArchiveError
+from pipelines.pictures import timeline_picture
+from pipelines.sites import Site
+from pipelines.tables import load_published
+from pipelines.timeline import read_timeline
 
 UPDATE_EVERY_S = 2.0
 """Each update is a request to Prefect's server, and windows can take less time than that."""
@@ -43,7 +49,7 @@ class DetectionProgress:
 
 
 def show_run(run: RunSummary) -> None:
-    """Create the table and the picture of a published run."""
+    """Create the table and the pictures of a published run."""
     label = run_title(run)
     create_table_artifact(
         [{"": row.what, "p50": row.value, "p5 - p95": row.interval, "remark": row.remark} for row in table_rows(run)],
@@ -52,9 +58,27 @@ def show_run(run: RunSummary) -> None:
         f"files in `{run.folder}`",
     )
     create_image_artifact(
-        _data_uri(Path(run.folder) / "overlay.png"),
+        _encoded(Path(run.folder) / "overlay.png"),
         key=artifact_key(run.site, "overlay"),
         description=label,
+    )
+    waterfall = Path(run.folder) / "waterfall.png"
+    if waterfall.exists():
+        create_image_artifact(_encoded(waterfall), key=artifact_key(run.site, "waterfall"), description=label)
+
+
+def show_timeline(site: Site, archive: Path) -> None:
+    """Create the picture of a site over time, with what others published; none where older runs cannot be read."""
+    try:
+        timeline = read_timeline(site, archive)
+    except ArchiveError as error:
+        get_run_logger().warning("no timeline of %s: %s", site.id, error)
+        return
+    rendered = " - RENDERED IMAGERY, not photographs" if timeline.rendered else ""
+    create_image_artifact(
+        _encoded(io.BytesIO(timeline_picture(timeline, load_published()))),
+        key=artifact_key(site.id, "timeline"),
+        description=f"{site.name} over {len(timeline.moments)} dates{rendered}",
     )
 
 
@@ -63,7 +87,7 @@ def artifact_key(site: str, what: str) -> str:
     return f"{site.replace('_', '-')}-{what}"
 
 
-def _data_uri(picture: Path) -> str:
+def _encoded(picture: Path | io.BytesIO) -> str:
     """The page shows whatever its browser can load: not a file of the machine that ran the flow, but its content."""
     with Image.open(picture) as image:
         small = image.convert("RGB")

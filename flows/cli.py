@@ -20,7 +20,7 @@ from rich.console import Console
 
 from flows import prefect_env
 from models.detector.card import MIN_PROBABILITY
-from pipelines.errors import InputError, SiteError
+from pipelines.errors import ArchiveError, InputError, SiteError
 
 PLAIN_WIDTH = 110
 """Columns of a table that goes to a file or a pipe."""
@@ -49,6 +49,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, or several: 
 Archive = Annotated[Path | None, typer.Option(help="Output folder [default: OVERWATT_ARCHIVE, else archive]")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log on stderr.")]
+Picture = Annotated[Path | None, typer.Option(metavar="FILE.png|svg", help="Draw it into this file as well.")]
 Day = Annotated[datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 
 
@@ -203,6 +204,19 @@ def compare(
     _result(as_json, document, lambda: comparison_table(ours, called, snapshot, found))
 
 
+@reference_app.command("speed")
+def speed(as_json: AsJson = False) -> None:
+    """Months from ground-break to 100, 200 and 500 MW of IT, site by site."""
+    from flows.report import speed_table
+    from pipelines import reference
+    from pipelines.settings import Settings
+
+    snapshot = reference.load_snapshot(Settings().cache)
+    speeds = reference.build_speeds(snapshot)
+    document = {"snapshot": snapshot.label, "speeds": [one.as_record() for one in speeds]}
+    _result(as_json, document, lambda: speed_table(snapshot, speeds))
+
+
 @app.command()
 def scenes(site: SiteId, source: Source = None, as_json: AsJson = False) -> None:
     """List the scenes that an imagery source holds of a site."""
@@ -344,6 +358,7 @@ def estimate(
         str | None, typer.Option(help="Site the counts are of: its accelerator, PUE and supplies count.")
     ] = None,
     date: Day = None,
+    picture: Picture = None,
     as_json: AsJson = False,
 ) -> None:
     """Megawatts and GPUs from counts alone, without imagery; what is not named is taken not to be there."""
@@ -378,6 +393,13 @@ def estimate(
         date=date.date() if date else None,
         tables=tables,
     )
+    if picture is not None:
+        from pipelines.pictures import waterfall_picture
+
+        drawn = waterfall_picture(result, _picture_form(picture))
+        if drawn is None:
+            raise EstimateError("there is nothing to draw: no IT power is given, see the notes of the estimate")
+        _write_picture(picture, drawn)
     _result(as_json, result.as_record(), lambda: estimate_report(result))
 
 
@@ -409,6 +431,7 @@ def timeline(
         list[float] | None, typer.Option(metavar="MW", help="Project when this is reached; may be given again.")
     ] = None,
     archive: Archive = None,
+    picture: Picture = None,
     as_json: AsJson = False,
 ) -> None:
     """What stood on each date in the archive, what changed, how fast it was built, and where it is heading."""
@@ -425,6 +448,11 @@ def timeline(
         at=[day.date() for day in at or ()],
         reach_mw=reach or (),
     )
+    if picture is not None:
+        from pipelines.pictures import timeline_picture
+        from pipelines.tables import load_published
+
+        _write_picture(picture, timeline_picture(result, load_published(), _picture_form(picture)))
     _result(as_json, result.as_record(), lambda: timeline_report(result))
 
 
@@ -559,6 +587,20 @@ def _result(as_json: bool, document: object, show: Any) -> None:
     console = Console(width=None if known else PLAIN_WIDTH)
     for part in shown if isinstance(shown, list) else [shown]:
         console.print(part)
+
+
+def _picture_form(path: Path) -> str:
+    form = path.suffix.lower().removeprefix(".")
+    if form not in ("png", "svg"):
+        raise typer.BadParameter(f"--picture {path}: name a .png or .svg file")
+    return form
+
+
+def _write_picture(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ArchiveError(f"--picture {path} cannot be written: {error.strerror}; name a file in a folder") from None
 
 
 def _site_record(site: Any) -> dict[str, Any]:

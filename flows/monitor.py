@@ -14,7 +14,7 @@ from prefect.states import Failed
 from rasterio.errors import RasterioError
 
 from flows import progress
-from flows.artifacts import DetectionProgress, show_run
+from flows.artifacts import DetectionProgress, show_run, show_timeline
 from flows.instruments import instruments
 from flows.prefect_env import TAG
 from flows.summary import RunSummary, summarise
@@ -84,6 +84,8 @@ def monitor(
             faults.append(f"{one.id}: {fault}")
         else:
             show_run(runs[-1])
+    if runs:
+        show_timeline(place, archive)
     if faults:
         raise SceneError(f"{len(faults)} of {len(scenes)} scenes could not be counted: {'; '.join(faults)}")
     return runs

@@ -16,10 +16,10 @@ from flows.summary import FIGURES, RunSummary, class_label, figure, run_title, t
 from pipelines.backtest import WITHIN, Backtest
 from pipelines.capacity import Estimate
 from pipelines.census import Interval
-from pipelines.reference import Comparison, Snapshot
+from pipelines.reference import BuildSpeed, Comparison, Snapshot
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
-from pipelines.timeline import Projection, Timeline
+from pipelines.timeline import MILESTONES_MW, Projection, Timeline
 
 
 def run_report(run: RunSummary) -> RenderableType:
@@ -183,6 +183,24 @@ def comparison_table(ours: Timeline, name: str, snapshot: Snapshot, compared: Se
         *(f"note: {note}" for note in ours.notes),
     ]
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def speed_table(snapshot: Snapshot, speeds: Sequence[BuildSpeed]) -> RenderableType:
+    """Months from ground-break to each capacity, as well as the reference's dates tell."""
+    table = Table(title="Months from ground-break to IT power", title_justify="left")
+    for column in ("site", "owner", "begun"):
+        table.add_column(column, overflow="fold")
+    for mw in MILESTONES_MW:
+        table.add_column(f"{mw:g} MW", justify="right")
+    for one in speeds:
+        spans = [one.months[mw] for mw in MILESTONES_MW]
+        shown = ["not yet" if span is None else f"{span[0]:.0f} - {span[1]:.0f}" for span in spans]
+        table.add_row(one.site, one.owner, str(one.begun), *shown)
+    small_print = (
+        f"{snapshot.label}: months to its last date below and its first date at or above the capacity; only sites "
+        "whose first date is before any power"
+    )
+    return Group(table, Padding(Text(small_print), (0, 0, 0, 1)))
 
 
 def _projection_table(projection: Projection) -> Table:

@@ -182,8 +182,13 @@ def _features(detections: "Detections", scene_id: str, about: Mapping[str, Any])
         }
 
 
-def run_item(site: Site, fetched: "FetchedScene", detections: "Detections", census: "Census") -> str:
-    """Return the STAC item of a run: its geometry is what was seen of the site, its assets are the run's files."""
+def run_item(
+    site: Site, fetched: "FetchedScene", detections: "Detections", census: "Census", *, waterfall: bool = False
+) -> str:
+    """Return the STAC item of a run: its geometry is what was seen of the site, its assets are the run's files.
+
+    :param waterfall: whether there is the picture of `WATERFALL`
+    """
     scene = fetched.scene
     seen = site.perimeter if detections.coverage.is_empty else detections.coverage
     geometry = rounded(np.array([seen], dtype=object))[0]
@@ -213,7 +218,7 @@ def run_item(site: Site, fetched: "FetchedScene", detections: "Detections", cens
             "overwatt:not_given": dict(census.not_given),
         },
     )
-    for key, (href, media_type, title, roles) in ASSETS.items():
+    for key, (href, media_type, title, roles) in (ASSETS | (WATERFALL if waterfall else {})).items():
         item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=list(roles)))
     if is_url(scene.href):
         # A local image has no address that means anything on another machine; its checksum stands among the properties.
@@ -228,7 +233,9 @@ ASSETS = {
     "estimate": ("estimate.json", pystac.MediaType.JSON, "What the counts imply in MW and GPUs", ("metadata",)),
     "overlay": ("overlay.png", pystac.MediaType.PNG, "Detections drawn over the scene", ("overview",)),
 }
-"""Files of a run folder beside its item: key, name, media type, title, roles."""
+"""Files of every run folder beside its item: key, name, media type, title, roles."""
+WATERFALL = {"waterfall": ("waterfall.png", pystac.MediaType.PNG, "From equipment to accelerators", ("overview",))}
+"""The same of runs that give IT power."""
 
 
 def _utc(moment: datetime) -> str:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pipelines.documents import detections_geojson, json_text, run_item
 from pipelines.errors import ArchiveError
 from pipelines.overlay import draw_overlay
+from pipelines.pictures import waterfall_picture
 from pipelines.sites import Site
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def publish_run(
 ) -> Path:
     """Write a run to the archive and return its folder.
 
-    It holds `detections.geojson`, `census.json`, `estimate.json`, `overlay.png` and `item.json` (STAC). The same scene
-    and weights give the same bytes.
+    It holds `detections.geojson`, `census.json`, `estimate.json`, `overlay.png`, `item.json` (STAC) and, where IT
+    power is given, `waterfall.png`. The same scene and weights give the same bytes.
 
     :param detections: its frame has the column `zone` (see `pipelines.census.assign_zones`)
     :raises ArchiveError: the archive cannot be written
@@ -58,8 +59,11 @@ def publish_run(
         "census.json": json_text(census.as_record()).encode(),
         "estimate.json": json_text(estimate.as_record()).encode(),
         "overlay.png": draw_overlay(site, fetched, detections, census),
-        "item.json": run_item(site, fetched, detections, census).encode(),
     }
+    waterfall = waterfall_picture(estimate)
+    if waterfall is not None:
+        contents["waterfall.png"] = waterfall
+    contents["item.json"] = run_item(site, fetched, detections, census, waterfall=waterfall is not None).encode()
     folder = run_folder(archive, site, fetched)
     replace_folder(folder, contents)
     return folder

@@ -26,14 +26,16 @@ from pipelines.errors import ReferenceDataError, SourceError
 from pipelines.scenes.web import get_bytes, new_client, public_href
 from pipelines.sites import Site, new_site
 from pipelines.tables import DATA, load_places
-from pipelines.timeline import Timeline
+from pipelines.timeline import DAYS_A_MONTH, MILESTONES_MW, Timeline
 
 __all__ = [
     "CREDIT",
     "EXPORT_URL",
+    "BuildSpeed",
     "Comparison",
     "ReferencePoint",
     "Snapshot",
+    "build_speeds",
     "compare",
     "load_snapshot",
     "refresh",
@@ -234,6 +236,52 @@ def compare(timeline: Timeline, name: str, snapshot: Snapshot) -> tuple[Comparis
                     )
                 )
     return tuple(compared)
+
+
+@dataclass(frozen=True)
+class BuildSpeed:
+    """How long a tracked site took to a capacity."""
+
+    site: str
+    owner: str
+    begun: dt.date
+    """Its first date in the reference, which is when ground was broken or land cleared."""
+    months: Mapping[float, tuple[float, float] | None]
+    """By megawatts of IT: months to the last date below and to the first date at or above; None: not yet."""
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "site": self.site,
+            "owner": self.owner,
+            "begun": self.begun.isoformat(),
+            "months": [
+                {"it_mw": mw, "after": span and round(span[0], 1), "by": span and round(span[1], 1)}
+                for mw, span in self.months.items()
+            ],
+        }
+
+
+def build_speeds(snapshot: Snapshot) -> tuple[BuildSpeed, ...]:
+    """Months from ground-break to each of `MILESTONES_MW`, of every tracked site that reached the first of them.
+
+    Only sites whose first date has no power yet: of the others nobody says when they were begun. The quickest come
+    first, by the first milestone.
+    """
+    speeds = []
+    for site in snapshot.sites.values():
+        past = [point for point in site.points if point.date <= snapshot.retrieved and point.it_mw is not None]
+        if not past or past[0].it_mw:
+            continue
+        begun = past[0].date
+        months: dict[float, tuple[float, float] | None] = {}
+        for mw in MILESTONES_MW:
+            first = next((i for i, point in enumerate(past) if (point.it_mw or 0) >= mw), None)
+            days = None if first is None else (past[first - 1].date - begun, past[first].date - begun)
+            months[mw] = None if days is None else (days[0].days / DAYS_A_MONTH, days[1].days / DAYS_A_MONTH)
+        if months[MILESTONES_MW[0]] is not None:
+            speeds.append(BuildSpeed(site.name, site.owner, begun, months))
+    return tuple(sorted(speeds, key=lambda speed: speed.months[MILESTONES_MW[0]] or (math.inf, math.inf)))
 
 
 def site_from_reference(name: str, folder: Path, snapshot: Snapshot | None, site_id: str | None = None) -> Site:

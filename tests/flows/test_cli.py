@@ -370,7 +370,10 @@ def test_a_timeline_is_read_from_the_archive(overwatt: Overwatt, tmp_path: Path)
     assert record["changes"][0]["probability_more"] == 1.0
     assert record["reached"][0]["months"]["p50"] > 0
     assert record["projection"]["at"]["2026-06-15"]["p50"] > 200
-    shown = overwatt("timeline", "colossus-2", "--campus", *where)
+    picture = tmp_path / "timeline.svg"
+    shown = overwatt("timeline", "colossus-2", "--campus", *where, "--picture", str(picture))
+    assert b"IT power, published" in picture.read_bytes()
+    assert ".png or .svg" in sentence_of(overwatt("timeline", "colossus-2", *where, "--picture", "a.pdf"))
     assert shown.returncode == 0, shown.stderr
     assert "probability that it is real" in shown.stdout
     assert "memphis-southaven" in shown.stdout

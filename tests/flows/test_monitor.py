@@ -44,8 +44,9 @@ def test_a_run_is_published_shown_and_not_repeated(place: Place, prefect_server:
     assert artifacts["field-progress"]["data"] == 100.0
     assert "RENDERED" in artifacts["field-counts"]["description"]
     assert {"", "p50", "p5 - p95", "remark"} == json.loads(artifacts["field-counts"]["data"])[0].keys()
-    assert artifacts["field-overlay"]["data"].startswith("data:image/jpeg;base64,")
-    assert "RENDERED" in artifacts["field-overlay"]["description"]
+    for picture in ("overlay", "waterfall", "timeline"):
+        assert artifacts[f"field-{picture}"]["data"].startswith("data:image/jpeg;base64,")
+        assert "RENDERED" in artifacts[f"field-{picture}"]["description"]
 
     before = folder.stat().st_mtime_ns
     assert monitor(place.site, archive=tmp_path) == []

@@ -142,10 +142,13 @@ def published(site: Site, fetched: FetchedScene, run: tuple, tmp_path_factory: p
 # The folder
 
 
-def test_run_folder_holds_the_five_files_and_nothing_else_is_left(published: Path) -> None:
+def test_run_folder_holds_its_files_and_nothing_else_is_left(published: Path) -> None:
     assert published.parts[-3:] == ("colossus-2", "2025-10-19", "scene-1")
     names = sorted(path.name for path in published.iterdir())
-    assert names == ["census.json", "detections.geojson", "estimate.json", "item.json", "overlay.png"]
+    files = ["census.json", "detections.geojson", "estimate.json", "item.json", "overlay.png", "waterfall.png"]
+    assert names == files
+    assets = json.loads((published / "item.json").read_text())["assets"]
+    assert sorted(asset["href"] for asset in assets.values()) == [f"./{name}" for name in files if name != "item.json"]
     assert [path.name for path in published.parent.iterdir()] == ["scene-1"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import reference
 from pipelines.errors import ReferenceDataError, SiteError, SourceError
-from pipelines.reference import compare, load_snapshot, refresh, site_from_reference
+from pipelines.reference import build_speeds, compare, load_snapshot, refresh, site_from_reference
 from pipelines.settings import ROOT
 from pipelines.sites import load_site
 from pipelines.tables import load_places
@@ -202,6 +202,15 @@ def test_estimates_stand_beside_what_the_reference_knew_by_then(server: Server, 
     assert compared[2026, "h100_equivalents"].factor == pytest.approx(0.9, abs=0.15)
 
 
+def test_build_speed_is_known_as_well_as_the_dates_tell(server: Server, tmp_path: Path) -> None:
+    snapshot = refresh(tmp_path, server.url, TODAY)
+    [speed] = build_speeds(snapshot)
+    assert (speed.site, speed.begun) == ("Colossus 2", date(2025, 2, 28))
+    months = (date(2025, 10, 19) - speed.begun).days / 30.4375
+    # Projected megawatts are not reached.
+    assert speed.months == {100: (0.0, months), 200: (0.0, months), 500: None}
+
+
 def test_a_tracked_site_becomes_a_site_file(server: Server, tmp_path: Path) -> None:
     snapshot = refresh(tmp_path, server.url, TODAY)
     made = site_from_reference("openai stargate abilene", tmp_path / "aoi", None)
@@ -235,6 +244,10 @@ def test_the_export_of_august_2026_parses(server: Server, tmp_path: Path) -> Non
     assert len(snapshot.sites) == 75
     colossus = {point.date: point for point in snapshot.site("Colossus 2").points}
     assert (colossus[date(2026, 6, 15)].it_mw, colossus[date(2026, 6, 15)].facility_mw) == (946, 1276)
+    speeds = {speed.site: speed for speed in build_speeds(snapshot)}
+    below, reached = speeds["Colossus 2"].months[200] or (0.0, 0.0)
+    assert (round(below), round(reached)) == (6, 8)
+    assert len(speeds) > 10
     named = {place.name for place in load_places()}
     assert len(named & set(snapshot.sites)) >= 70
     here = replace(load_site("colossus-2", ROOT / "aoi"))
