@@ -174,6 +174,8 @@ def estimate(
         source=f"census of scene {census.scene_id}",
         size_seed=census.seed,
     )
+    if not site.zones:
+        ledger.notes.append(f"{site.path.name} has no zones: draw them in QGIS to have counts by roof, yard and plant")
     if census.rendered:
         ledger.notes.append("rendered imagery: these figures describe a picture that was computed, not a place")
     if 0 < census.covered_fraction < 1:
@@ -331,7 +333,7 @@ def _estimate(seen: Seen, ledger: Ledger, known: _Circumstances) -> Estimate:
         )
     supply = None
     if generation is not None and (generation.any() or known.grid_mw or known.contract_mw):
-        supply = supply_mw(generation, known.grid_mw, known.contract_mw, ledger)
+        supply = supply_mw(generation, seen, known.grid_mw, known.contract_mw, ledger)
 
     it: np.ndarray | None = None
     by_cooling: np.ndarray | None = None

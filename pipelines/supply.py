@@ -73,15 +73,22 @@ def _rating_mw(model: str, ledger: Ledger) -> np.ndarray:
     return ledger.record(f"{row.model} rating", drawn, "MW", row.source)
 
 
-def supply_mw(generation: np.ndarray, grid_mw: float, contract_mw: float, ledger: Ledger) -> np.ndarray:
+def supply_mw(generation: np.ndarray, seen: Seen, grid_mw: float, contract_mw: float, ledger: Ledger) -> np.ndarray:
     """Sustained power that can be delivered on a hot day, in MW (draws,).
 
-    A contract may be the very machines that are seen, so only what exceeds them can add, and only as far as it may
-    have been delivered.
+    Of several turbines one always stands still (N - 1): a load that cannot be shed is not built on the last machine. A
+    contract may be the very machines that are seen, so only what exceeds them can add, and only as far as it may have
+    been delivered.
     """
     delivered = generation
     if generation.any():
-        delivered = generation * ledger.prior("turbine_site_factor") * ledger.prior("turbine_running_share")
+        units = seen.counts["gas_turbine"] + sum(seen.fleet.values())
+        all_but_one = np.where(units > 1, (units - 1) / np.maximum(units, 1), 1.0)
+        running = np.minimum(ledger.prior("turbine_running_share"), all_but_one)
+        ledger.record_derived(
+            "turbine share that runs, N - 1 at most", running, "share of units", "the above and counts"
+        )
+        delivered = generation * ledger.prior("turbine_site_factor") * running
     if contract_mw:
         beyond = np.maximum(0, contract_mw - delivered)
         delivered = delivered + beyond * ledger.prior("contract_delivered_share")

@@ -159,6 +159,25 @@ def test_size_classes_are_taken_at_their_word() -> None:
     assert estimate_from_counts(turbine_fleet={"35MW": 7}).generation_mw == Interval(245, 245, 245)
 
 
+def test_one_turbine_of_several_stands_still() -> None:
+    def share(count: int) -> float:
+        result = estimate_from_counts(chillers=500, turbine_fleet={"35MW": count}, draws=DRAWS)
+        assert result.supply_mw is not None
+        factor = named(result, "turbine site factor").value
+        return result.supply_mw.p95 / (35 * count * factor.p95)
+
+    assert share(2) == pytest.approx(1 / 2, rel=0.02)
+    assert share(4) == pytest.approx(3 / 4, rel=0.02)
+    assert share(1) > 0.9
+    assert share(100) > 0.9
+
+
+def test_a_site_without_zones_is_said_to_have_none() -> None:
+    assert any("here.geojson has no zones" in note for note in estimate(census(), site(), draws=DRAWS).notes)
+    drawn = load_site("colossus-2", ROOT / "aoi")
+    assert not any("has no zones" in note for note in estimate(census(), drawn, draws=DRAWS).notes)
+
+
 @pytest.mark.parametrize("text", ["many", "TM2500", "TM2500:", "TM2500:-1", "TM2500:1.5"])
 def test_turbines_that_are_no_number_are_refused(text: str) -> None:
     with pytest.raises(EstimateError, match="must be a number, or a model and a number as in TM2500:12"):
