@@ -20,7 +20,7 @@ import numpy as np
 from models.classes import OBJECT_CLASSES
 from pipelines.capacity import Drawn, estimate
 from pipelines.census import Census, Interval, draw_counts
-from pipelines.counting import DRAWS, stream
+from pipelines.counting import stream
 from pipelines.errors import ArchiveError, EstimateError
 from pipelines.sites import KnownDate, Site, load_sites
 from pipelines.tables import Tables, load_tables
@@ -32,6 +32,8 @@ CHANGING = FIGURES[:3]
 """Figures whose changes are given; accelerators change as IT power does."""
 MILESTONES_MW = (100.0, 200.0, 500.0)
 DAYS_A_MONTH = 30.4375
+DATE_DRAWS = 20_000
+"""Draws of each date: they are kept for all dates, some 2 MB each."""
 PACE_SPREAD = 0.5
 """Standard deviation of the logarithm of a future pace over the last one.
 
@@ -263,7 +265,7 @@ def timeline(
     reach_mw: Sequence[float] = (),
     tables: Tables | None = None,
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = DATE_DRAWS,
 ) -> Timeline:
     """Put the censuses of a site, or of the sites of a campus, in order.
 
