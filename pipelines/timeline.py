@@ -233,7 +233,7 @@ def read_timeline(
 
     :param campus_of: folder of site files; given, all sites of the site's campus are taken together
     :raises ArchiveError: the archive holds no run of the site, or of any site of the campus
-    :raises EstimateError: a capacity to reach is not a positive number
+    :raises EstimateError: a capacity to reach is not a positive number, or a date to project to lies in the past
     """
     for mw in reach_mw:
         if not 0 < mw < math.inf:
@@ -272,6 +272,7 @@ def timeline(
     :param censuses: of each site; a campus has a moment for every date of any of its sites
     :param at: dates to project to
     :param reach_mw: megawatts whose date is projected
+    :raises EstimateError: a date to project to lies before the last one that was seen
     """
     tables = tables or load_tables()
     shown = [
@@ -280,6 +281,9 @@ def timeline(
     ]
     dates = sorted({one.date for of_site in shown for one in of_site})
     together = [[latest for of_site in shown if (latest := _latest(of_site, day)) is not None] for day in dates]
+    past = [day for day in at if day < dates[-1]]
+    if past:
+        raise EstimateError(f"{past[0]} lies before {dates[-1]}, the last date of {name}: a projection looks ahead")
     moments = [_moment(day, parts) for day, parts in zip(dates, together, strict=True)]
     counts = [_added_counts(parts) for parts in together]
     figure = next((name for name in ("it_mw", "cooling_mw", "generation_mw") if _carries(name, moments)), None)

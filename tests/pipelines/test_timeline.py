@@ -131,6 +131,11 @@ def test_dates_too_close_together_give_no_pace() -> None:
     assert any("nothing is projected" in note for note in result.notes)
 
 
+def test_a_projection_looks_ahead() -> None:
+    with pytest.raises(EstimateError, match="2025-03-01 lies before 2025-08-22, the last date of here"):
+        of(census(day=FIRST, air_cooled_chiller=60), census(day=SECOND, air_cooled_chiller=70), at=[FIRST])
+
+
 def test_what_is_not_given_is_no_change() -> None:
     result = of(
         census(day=FIRST, air_cooled_chiller=60),
