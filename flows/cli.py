@@ -4,13 +4,13 @@ Exit codes: 0 done, 1 a check failed, 2 the user's mistake in one sentence on st
 stdout holds one JSON document, also when something goes wrong.
 """
 
+import dataclasses
 import datetime
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,6 +151,13 @@ def add(
     )
 
 
+@reference_app.callback(invoke_without_command=True)
+def reference(context: typer.Context) -> None:
+    """Epoch AI's figures of AI datacenters (CC BY 4.0) beside ours."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @reference_app.command("refresh")
 def refresh(
     url: Annotated[str | None, typer.Option(help="Address of the export [default: Epoch AI's]")] = None,
@@ -194,8 +201,12 @@ def compare(
     snapshot = reference.load_snapshot(settings.cache)
     ours = read_timeline(place, archive or settings.archive, campus_of=settings.aoi if campus else None)
     found = reference.compare(ours, called, snapshot)
+    if not campus and place.campus != place.id:
+        part = f"{called} in the reference may be the whole campus {place.campus}: --campus adds up its sites"
+        ours = dataclasses.replace(ours, notes=(*ours.notes, part))
     document = {
         "site": ours.name,
+        "notes": list(ours.notes),
         "reference": called,
         "snapshot": snapshot.label,
         "rendered": ours.rendered,
@@ -374,6 +385,8 @@ def estimate(
     unknown, fleet = parse_turbines(turbines or (), tables)
     if not any((chillers, dry_cooler_fans, cooling_towers, cooling_tower_fans, unknown, fleet, batteries)):
         raise EstimateError("nothing was counted: give at least one of --chillers, --cooling-towers, --turbines, ...")
+    if not chillers and (length_m, width_m, fans, chiller_model) != (None, None, None, None):
+        raise EstimateError("the chillers are described but not counted: give --chillers N")
     result = estimate_from_counts(
         chillers=chillers,
         length_m=length_m,
@@ -608,7 +621,7 @@ def _site_record(site: Any) -> dict[str, Any]:
 
     fields = ("id", "name", "operator", "address", "campus", "perimeter_source", "perimeter_quality", "accelerator")
     zones = [{name: getattr(zone, name) for name in ("id", "kind", "quality", "source")} for zone in site.zones]
-    lists = {name: [asdict(entry) for entry in getattr(site, name)] for name in ("known_dates", "supplies")}
+    lists = {name: [dataclasses.asdict(entry) for entry in getattr(site, name)] for name in ("known_dates", "supplies")}
     record: dict[str, Any] = to_json({name: getattr(site, name) for name in fields} | {"zones": zones} | lists)
     return record | {"path": str(site.path)}
 

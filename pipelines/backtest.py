@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.capacity import Estimate, estimate_from_counts
 from pipelines.census import Interval
+from pipelines.errors import EstimateError
 from pipelines.supply import parse_turbines
 from pipelines.tables import PublishedCount, Tables, load_tables
 
@@ -130,7 +131,7 @@ class Backtest:
 def backtest(rows: Iterable[PublishedCount], tables: Tables | None = None) -> Backtest:
     """Estimate from the counts of each row and compare with what the row has published.
 
-    :raises EstimateError: a row names an accelerator or a turbine that no table knows
+    :raises EstimateError: a row names an accelerator or a turbine that no table knows, or gives too little for a figure
     """
     tables = tables or load_tables()
     scores: list[Score] = []
@@ -139,6 +140,11 @@ def backtest(rows: Iterable[PublishedCount], tables: Tables | None = None) -> Ba
         for figure in FIGURES:
             published: float | None = getattr(row, figure)
             estimated: Interval | None = getattr(result, figure)
+            if published is not None and estimated is None:
+                raise EstimateError(
+                    f"{row.site} {row.date}: {figure} is published, but its counts and accelerator give none; complete "
+                    "the row or leave the figure out"
+                )
             if published is not None and estimated is not None:
                 scores.append(
                     Score(

@@ -34,6 +34,8 @@ MEASUREMENT_ERROR_PX = 0.3
 Assumption: blur and the choice of an edge move both ends of every outline alike; what differs from unit to unit
 averages away in the median.
 """
+MOST_UNITS = 1_000_000
+"""More of anything stand on no site."""
 WORKING_GSD_M = 0.30
 """Sizes are measured at this ground sampling distance or at the scene's own, whichever is coarser."""
 
@@ -241,6 +243,8 @@ def estimate_from_counts(
     for what, count in {**given, **fleet, "cooling towers": cooling_towers, "fans": fans}.items():
         if count is not None and not (0 <= count < np.inf and count == int(count)):
             raise EstimateError(f"the count of {what} must be a whole number, not negative, got {count}")
+        if count is not None and count > MOST_UNITS:
+            raise EstimateError(f"the count of {what} is over {MOST_UNITS:,}, got {count}: check it")
     if (length_m is None) != (width_m is None):
         raise EstimateError("the size of a chiller needs both its length and its width in metres; give the other too")
     size_m: dict[str, tuple[float, float]] = {}
@@ -282,6 +286,8 @@ def estimate_from_counts(
 
 def _of_site(site: Site, date: dt.date | None, ledger: Ledger) -> _Circumstances:
     """What the site file says of a day; without a day no supply is taken for granted."""
+    if site.supplies and date is None:
+        ledger.notes.append(f"without a date none of the supplies of {site.id} is counted: give the date of the counts")
     supplies = [supply for supply in site.supplies if date is not None and supply.start <= date]
     for supply in supplies:
         ledger.constant(f"{supply.kind} from {supply.start}", supply.mw, "MW", supply.source)

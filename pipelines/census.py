@@ -139,13 +139,18 @@ class Census:
     def from_record(cls, record: Mapping[str, Any]) -> "Census":
         """The census that `as_record` wrote, sizes and probabilities as they were rounded.
 
-        :raises KeyError: it was written by a version that kept less
+        :raises KeyError, TypeError, ValueError, AttributeError: it is no such record, or of a version that kept less
         """
         counts = [ClassCount.from_record(count) for count in record["counts"]]
+        for count in counts:
+            record["probabilities"][count.cls]
+        acquired = datetime.fromisoformat(record["acquired"])
+        if acquired.tzinfo is None:
+            raise ValueError("the time of acquisition has no zone")
         return cls(
             site_id=record["site"],
             scene_id=record["scene"],
-            acquired=datetime.fromisoformat(record["acquired"]),
+            acquired=acquired,
             rendered=record["rendered"],
             model_version=record["model_version"],
             native_gsd_m=record["native_gsd_m"],

@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,7 +334,8 @@ def _unpacked(content: bytes, name: str) -> dict[str, str]:
             if sum(members[file].file_size for file in _COLUMNS) > _MOST_MB << 20:
                 raise ReferenceDataError(f"{name} unpacks to more than {_MOST_MB} MB: it is not the export")
             return {file: archive.read(members[file]).decode("utf-8-sig") for file in _COLUMNS}
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+    # What is damaged inside a member comes as any of these.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError) as error:
         raise ReferenceDataError(
             f"{name} is not the zip file of tables it should be ({error}); try again later"
         ) from None

@@ -9,12 +9,12 @@ import numpy as np
 __all__ = ["TOGETHER", "Cause", "causes_of_spread"]
 
 DRAWS_USED = 20_000
-"""Of the draws; the shares are then right to about 0.2 percentage points."""
+"""Of the draws; the shares are then right to about one percentage point."""
 BINS = 40
 SMALLEST_SHARE = 0.01
 """Inputs that cause less are not listed."""
-TOGETHER = "several inputs together"
-"""What no input causes alone, because it matters only beside others."""
+TOGETHER = "all others, and several together"
+"""What is left: the inputs under `SMALLEST_SHARE`, and what inputs cause only beside others."""
 
 
 @dataclass(frozen=True)

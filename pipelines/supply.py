@@ -61,6 +61,8 @@ def parse_turbines(texts: Iterable[str], tables: Tables) -> tuple[int, dict[str,
 
 def _size_class_mw(model: str) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?MW", model, re.IGNORECASE)
+    if match and float(match[1]) == 0:
+        raise EstimateError(f"turbines of '{model}' make nothing; name their size class, as in 35MW:7")
     return float(match[1]) if match else None
 
 

@@ -317,8 +317,13 @@ def load_published_counts(path: Path = DATA / "reference" / "backtest.csv") -> t
             raise TableError(f"{at}: use must be fit or score, got '{row.use}'")
         if row.bound not in (None, "lower", "upper"):
             raise TableError(f"{at}: bound must be lower, upper or empty, got '{row.bound}'")
-        if not any((row.cooling_mw, row.generation_mw, row.battery_mw, row.it_mw, row.gpus)):
-            raise TableError(f"{at}: nothing is published to compare with; fill in a figure over zero")
+        given = [
+            figure
+            for figure in (row.cooling_mw, row.generation_mw, row.battery_mw, row.it_mw, row.gpus)
+            if figure is not None
+        ]
+        if not given or min(given) <= 0:
+            raise TableError(f"{at}: nothing is published to compare with; every figure given must be over zero")
     return rows
 
 

@@ -1,8 +1,8 @@
 """Timeline: the runs of a site or campus in order, what changed between them, how fast it was built, where it heads.
 
 Everything is calculated anew from the censuses in the archive, with one set of draws for what the dates have in common
-(unit capacities, priors): what differs between two dates is then the counts alone, and their doubts are drawn for each
-date by itself. Nothing is taken to grow: equipment goes as well as comes.
+(the model of a unit, the priors): what differs between two dates is then counts and measured sizes, whose doubts are
+drawn for each date by itself. Nothing is taken to grow: equipment goes as well as comes.
 """
 
 import datetime as dt
@@ -208,10 +208,12 @@ def read_censuses(archive: Path, site: Site) -> tuple[Census, ...]:
     for path in sorted(_census_files(archive, site)):
         try:
             census = Census.from_record(json.loads(path.read_text(encoding="utf-8")))
-        except (KeyError, TypeError, ValueError) as error:
+        except OSError as error:
+            raise ArchiveError(f"{path} cannot be read: {error.strerror}; make it readable or delete it") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchiveError(
-                f"{path} was written by another version ({type(error).__name__}: {error}); count that date again with "
-                f"overwatt run {site.id} --date {path.parents[1].name}"
+                f"{path} is damaged or was written by another version ({type(error).__name__}: {error}); count that "
+                f"date again with overwatt run {site.id} --date {path.parents[1].name}"
             ) from None
         day = census.acquired.date()
         if day not in found or rank(census) > rank(found[day]):
@@ -241,6 +243,8 @@ def read_timeline(
     if campus_of is None:
         return timeline(site.id, [(site, read_censuses(archive, site))], at=at, reach_mw=reach_mw)
     members = [other for other in load_sites(campus_of) if other.campus == site.campus]
+    if site.id not in {other.id for other in members}:
+        members.append(site)
     seen = [other for other in members if any(_census_files(archive, other))]
     if not seen:
         raise ArchiveError(
@@ -289,7 +293,7 @@ def timeline(
     figure = next((name for name in ("it_mw", "cooling_mw", "generation_mw") if _carries(name, moments)), None)
     known = [known for site, _ in censuses for known in site.known_dates]
     begun = min(known, key=lambda known: known.date, default=None)
-    notes = _notes(moments, len(censuses))
+    notes = [*_notes(moments, len(censuses)), *_not_given(shown)]
     reached: tuple[Reach, ...] = ()
     projection = None
     if figure is not None:
@@ -319,7 +323,7 @@ class _Shown:
 
 def _show(site: Site, census: Census, tables: Tables, seed: int, draws: int) -> _Shown:
     # What the detector may have missed or imagined on one date it need not on the next.
-    alone = replace(census, seed=zlib.crc32(f"{seed} {census.scene_id}".encode()))
+    alone = replace(census, seed=zlib.crc32(f"{seed} {census.site_id} {census.scene_id}".encode()))
     counts = {cls: draw_counts(alone, cls, draws) for cls in OBJECT_CLASSES if cls in census.by_class}
     implied = estimate(alone, site, tables=tables, seed=seed, draws=draws)
     return _Shown(census.acquired.date(), census, counts, implied.drawn)
@@ -388,6 +392,19 @@ def _sum(draws: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.sum(given, axis=0) if len(given) == len(draws) else None
 
 
+def _not_given(shown: Sequence[Sequence[_Shown]]) -> list[str]:
+    """Why figures are missing."""
+    dates: dict[tuple[str, str, str], list[str]] = {}
+    for one in itertools.chain.from_iterable(shown):
+        for cls, reason in one.census.not_given.items():
+            if cls in OBJECT_CLASSES:
+                dates.setdefault((one.census.site_id, cls, reason), []).append(str(one.date))
+    return [
+        f"{site}: {cls} is not given on {', '.join(days)} ({reason}), nor is what follows from it"
+        for (site, cls, reason), days in dates.items()
+    ]
+
+
 def _notes(moments: Sequence[Moment], sites: int) -> list[str]:
     notes = []
     if any(moment.rendered for moment in moments):
@@ -442,12 +459,13 @@ def _series(figure: str, moments: Sequence[Moment]) -> tuple[list[dt.date], np.n
 def _reached(figure: str, moments: Sequence[Moment], begun: dt.date, seed: int) -> tuple[Reach, ...]:
     """Months from ground-break to each milestone.
 
-    When between two dates it was reached nobody saw: every day from the last date below it to the first date that is
-    not is as likely as another.
+    Doubts are taken as common to all dates, quantile by quantile: with independent ones any capacity would be reached
+    if only it were looked for often enough. When between two dates it was reached nobody saw: every day from the last
+    date below it to the first date that is not is as likely as another.
     """
     days, drawn = _series(figure, moments)
     months = np.array([0.0, *((day - begun).days / DAYS_A_MONTH for day in days)])
-    values = np.concatenate([np.zeros((1, drawn.shape[1])), drawn])
+    values = np.concatenate([np.zeros((1, drawn.shape[1])), np.sort(drawn, axis=1)])
     reached = []
     for mw in MILESTONES_MW:
         over = values >= mw

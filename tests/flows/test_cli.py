@@ -335,6 +335,7 @@ def test_counts_alone_give_an_estimate(overwatt: Overwatt) -> None:
         (["--chillers", "-5"], "--chillers"),
         (["--chillers", "5", "--accelerator", "GB2000"], "'GB2000' is not in accelerators.csv"),
         (["--chillers", "5", "--length-m", "13"], "needs both its length and its width"),
+        (["--turbines", "3", "--chiller-model", "x"], "described but not counted"),
         (["--turbines", "V94:3"], "knows no gas_turbine model 'V94'"),
         (["--chillers", "5", "--site", "colossus-2", "--date", "2024-01-01"], "nothing stood at colossus-2"),
         (["--chillers", "5", "--site", "nowhere"], "nowhere"),

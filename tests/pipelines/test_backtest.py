@@ -65,6 +65,7 @@ def test_another_table_is_scored_by_its_own_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("GB200,200,", "GB200,0,", "every figure given must be over zero"),
         ("colossus-2,2025-08-22,score", "colossus-2,2025-08-22,tuned", "use must be fit or score, got 'tuned'"),
         (",score,,119,", ",score,,-119,", "line 2, column chillers must be a whole number, not negative, got '-119'"),
         (",score,,119,", ",score,most,119,", "bound must be lower, upper or empty, got 'most'"),
@@ -76,6 +77,11 @@ def test_another_table_is_scored_by_its_own_figures(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
         load_published_counts(edited(tmp_path, old, new))
+
+
+def test_a_figure_that_the_counts_cannot_give_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EstimateError, match=r"colossus-2 2025-08-22: gpus is published, but its counts"):
+        backtest(load_published_counts(edited(tmp_path, "GB200,200,,,,110000", ",200,,,,110000")))
 
 
 def test_an_unknown_turbine_is_refused(tmp_path: Path) -> None:

@@ -184,6 +184,11 @@ def test_turbines_that_are_no_number_are_refused(text: str) -> None:
         parse_turbines([text], load_tables())
 
 
+def test_a_size_class_of_nothing_is_refused() -> None:
+    with pytest.raises(EstimateError, match="make nothing"):
+        parse_turbines(["0MW:3"], load_tables())
+
+
 def test_seven_whole_towers_carry_the_it_of_a_hall() -> None:
     result = estimate_from_counts(cooling_towers=7, accelerator="TPU v6e")
     assert middle(result.it_mw) == pytest.approx(79, rel=0.1)
@@ -219,6 +224,8 @@ def test_counts_of_a_site_take_what_its_file_says() -> None:
     with pytest.raises(EstimateError, match=r"nothing stood at colossus-1 on 2023-01-01.*check the date"):
         estimate_from_counts(cooling_towers=20, site=here, date=date(2023, 1, 1))
     assert middle(estimate_from_counts(site=here, date=date(2023, 1, 1)).cooling_mw) == 0
+    undated = estimate_from_counts(cooling_towers=20, site=here)
+    assert any("none of the supplies of colossus-1 is counted" in note for note in undated.notes)
 
 
 def test_a_power_plant_carries_no_load() -> None:
@@ -345,6 +352,8 @@ def test_h100_equivalents_follow_the_chip() -> None:
     [
         ({"chillers": -1}, "the count of air_cooled_chiller must be a whole number, not negative, got -1"),
         ({"turbines": 2.5}, "the count of gas_turbine must be a whole number"),
+        ({"chillers": 10**20}, "the count of air_cooled_chiller is over 1,000,000"),
+        ({"turbine_fleet": {"35MW": 10**26}}, "the count of 35MW is over 1,000,000"),
         ({"batteries": float("nan")}, "the count of battery must be a whole number"),
         ({"chillers": 5, "length_m": 13}, "needs both its length and its width"),
         ({"chillers": 5, "length_m": 2.3, "width_m": 13}, "give length, then width"),

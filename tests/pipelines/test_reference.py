@@ -145,6 +145,7 @@ def test_without_network_it_says_which_snapshot_stays(server: Server, tmp_path: 
     [
         (b"<html>Too many requests</html>", "is not the zip file of tables"),
         (export()[:-200], "is not the zip file of tables"),
+        (export()[:60] + bytes(200) + export()[260:], "is not the zip file of tables"),
         (export(data_center_timelines=""), "lacks data_center_timelines.csv"),
         (
             export(data_center_timelines=TIMELINES.replace("IT power (MW)", "Power of IT")),

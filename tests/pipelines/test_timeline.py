@@ -100,6 +100,18 @@ def test_speed_counts_from_ground_break_and_knows_no_more_than_the_dates() -> No
     assert five_hundred.probability < 0.3
 
 
+def test_looking_often_does_not_reach_more() -> None:
+    begun = KnownDate(date(2024, 9, 1), "land clearing", "a report")
+    dates = [date(2025, 1, day) for day in range(1, 13)]
+    same = [census(day=day, recall=RECALL, probability=0.9, air_cooled_chiller=119) for day in dates]
+    once, often = (
+        timeline("here", [(site(known_dates=(begun,)), some)], draws=DRAWS).reached[1].probability
+        for some in (same[:1], same)
+    )
+    assert 0.2 < once < 0.8
+    assert often == pytest.approx(once, abs=0.05)
+
+
 def test_a_projection_goes_on_at_the_last_pace_within_an_interval() -> None:
     later = date(2026, 2, 1)
     result = of(
@@ -144,6 +156,7 @@ def test_what_is_not_given_is_no_change() -> None:
     )
     assert "it_mw" not in result.moments[1].figures
     assert CHILLER not in result.moments[1].counts
+    assert any(f"{CHILLER} is not given on {SECOND} (too coarse)" in note for note in result.notes)
     [only] = [one for one in result.changes if one.what == CHILLER]
     assert (only.start, only.end) == (FIRST, THIRD)
 
@@ -211,12 +224,34 @@ def test_a_campus_is_read_with_the_sites_that_were_seen(tmp_path: Path) -> None:
     assert record["moments"][0]["figures"]["it_mw"]["p50"] > 100
 
 
+def test_a_site_file_from_elsewhere_belongs_to_its_campus(tmp_path: Path) -> None:
+    written(tmp_path, census(day=SECOND, of="colossus-2", air_cooled_chiller=119))
+    (tmp_path / "aoi").mkdir()
+    result = read_timeline(load_site("colossus-2", ROOT / "aoi"), tmp_path, campus_of=tmp_path / "aoi")
+    assert [one.id for one in result.sites] == ["colossus-2"]
+
+
 def test_a_run_of_an_older_version_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = written(tmp_path, census(day=FIRST))
     record = json.loads(path.read_text(encoding="utf-8"))
     del record["recall"]
     path.write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ArchiveError, match=r"another version .*overwatt run here --date 2025-03-01"):
+        read_timeline(site(), tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"counts": ["x"]}', "[]", "{", '{"counts": []}'])
+def test_a_damaged_run_is_named(text: str, tmp_path: Path) -> None:
+    written(tmp_path, census(day=FIRST)).write_text(text, encoding="utf-8")
+    with pytest.raises(ArchiveError, match=r"census\.json is damaged or was written by another version"):
+        read_timeline(site(), tmp_path)
+
+
+@pytest.mark.parametrize("broken", [{"probabilities": {}}, {"probabilities": []}, {"acquired": "2025-03-01T00:00:00"}])
+def test_a_census_that_lacks_what_its_draws_need_is_named(broken: dict[str, object], tmp_path: Path) -> None:
+    path = written(tmp_path, census(day=FIRST, air_cooled_chiller=5))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | broken), encoding="utf-8")
+    with pytest.raises(ArchiveError, match="is damaged or was written by another version"):
         read_timeline(site(), tmp_path)
 
 
