@@ -1,5 +1,6 @@
 """Reference data: from a real server to a snapshot, its traps, and what is said when it cannot be had."""
 
+import contextlib
 import io
 import socket
 import threading
@@ -81,7 +82,8 @@ def server() -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # who has had enough hangs up
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
