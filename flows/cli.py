@@ -36,9 +36,7 @@ app = typer.Typer(
 )
 sites_app = typer.Typer(help="List the sites, or add one.")
 app.add_typer(sites_app, name="sites")
-reference_app = typer.Typer(
-    help="Epoch AI's figures of AI datacenters (CC BY 4.0) beside our own.", no_args_is_help=True
-)
+reference_app = typer.Typer(help="Epoch AI's figures of AI datacenters (CC BY 4.0) beside ours.")
 app.add_typer(reference_app, name="reference")
 
 SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of a site file.")]

@@ -103,7 +103,7 @@ class Backtest:
 
     @property
     def site_dates(self) -> int:
-        """Rows of the table, fitted ones included."""
+        """Sites and dates of the table, fitted ones included."""
         return len({(score.site, score.date) for score in self.scores})
 
     @property

@@ -17,7 +17,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ _MOST_MB = 100
 """The export holds half a megabyte; more than this is something else."""
 _HALF_SIDE_M = 1000.0
 """Half of the side of the square that stands for a tracked site until somebody draws its outline."""
-_COMPARED = {"it_mw": "it_mw", "h100_equivalents": "h100_equivalents"}
+_COMPARED = ("it_mw", "h100_equivalents")
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Snapshot:
         """
         by_name = {known.casefold(): site for known, site in self.sites.items()}
         if name.casefold() not in by_name:
-            close = difflib.get_close_matches(name.casefold(), by_name, n=3, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(by_name[one].name for one in close)}?" if close else ""
-            raise ReferenceDataError(f"the snapshot of {self.retrieved} tracks no site '{name}'{hint}")
+            raise ReferenceDataError(
+                f"the snapshot of {self.retrieved} tracks no site '{name}'{_did_you_mean(name, self.sites)}"
+            )
         return by_name[name.casefold()]
 
 
@@ -227,13 +227,13 @@ def compare(timeline: Timeline, name: str, snapshot: Snapshot) -> tuple[Comparis
     compared = []
     for moment in timeline.moments:
         known = [point for point in past if point.date <= moment.date]
-        for figure, of in _COMPARED.items():
-            given = [point for point in known if getattr(point, of) is not None]
+        for figure in _COMPARED:
+            given = [point for point in known if getattr(point, figure) is not None]
             if given and figure in moment.figures:
                 point = given[-1]
                 compared.append(
                     Comparison(
-                        moment.date, point.date, figure, moment.figures[figure], getattr(point, of), point.status
+                        moment.date, point.date, figure, moment.figures[figure], getattr(point, figure), point.status
                     )
                 )
     return tuple(compared)
@@ -294,8 +294,7 @@ def site_from_reference(name: str, folder: Path, snapshot: Snapshot | None, site
     """
     places = {place.name.casefold(): place for place in load_places()}
     if name.casefold() not in places:
-        close = difflib.get_close_matches(name.casefold(), places, n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(places[one].name for one in close)}?" if close else ""
+        hint = _did_you_mean(name, [place.name for place in places.values()])
         raise ReferenceDataError(f"{DATA / 'reference' / 'places.csv'} holds no coordinates of '{name}'{hint}")
     place = places[name.casefold()]
     tracked = None if snapshot is None else snapshot.sites.get(place.name)
@@ -320,6 +319,12 @@ def site_from_reference(name: str, folder: Path, snapshot: Snapshot | None, site
     )
 
 
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    by_name = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), by_name, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(by_name[one] for one in close)}?" if close else ""
+
+
 def _snapshot_folders(cache: Path) -> list[Path]:
     return sorted((cache / "reference").glob("????-??-??"))
 
@@ -335,7 +340,7 @@ def _unpacked(content: bytes, name: str) -> dict[str, str]:
                 raise ReferenceDataError(f"{name} unpacks to more than {_MOST_MB} MB: it is not the export")
             return {file: archive.read(members[file]).decode("utf-8-sig") for file in _COLUMNS}
     # What is damaged inside a member comes as any of these.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise ReferenceDataError(
             f"{name} is not the zip file of tables it should be ({error}); try again later"
         ) from None

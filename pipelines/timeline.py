@@ -288,8 +288,8 @@ def timeline(
     past = [day for day in at if day < dates[-1]]
     if past:
         raise EstimateError(f"{past[0]} lies before {dates[-1]}, the last date of {name}: a projection looks ahead")
-    moments = [_moment(day, parts) for day, parts in zip(dates, together, strict=True)]
     counts = [_added_counts(parts) for parts in together]
+    moments = [_moment(*of_day) for of_day in zip(dates, together, counts, strict=True)]
     figure = next((name for name in ("it_mw", "cooling_mw", "generation_mw") if _carries(name, moments)), None)
     known = [known for site, _ in censuses for known in site.known_dates]
     begun = min(known, key=lambda known: known.date, default=None)
@@ -333,14 +333,14 @@ def _latest(of_site: Sequence[_Shown], day: dt.date) -> _Shown | None:
     return max((one for one in of_site if one.date <= day), key=lambda one: one.date, default=None)
 
 
-def _moment(day: dt.date, parts: Sequence[_Shown]) -> Moment:
+def _moment(day: dt.date, parts: Sequence[_Shown], counts: Mapping[str, np.ndarray]) -> Moment:
     drawn = parts[0].drawn if len(parts) == 1 else _joined([part.drawn for part in parts])
     return Moment(
         date=day,
         scenes={part.census.site_id: part.census.scene_id for part in parts},
         rendered=any(part.census.rendered for part in parts),
         covered_fraction=min(part.census.covered_fraction for part in parts),
-        counts={cls: Interval.of(counted) for cls, counted in _added_counts(parts).items()},
+        counts={cls: Interval.of(counted) for cls, counted in counts.items()},
         figures={name: Interval.of(values) for name in FIGURES if (values := _draws(drawn, name)) is not None},
         drawn=drawn,
     )

@@ -382,6 +382,12 @@ def test_a_timeline_is_read_from_the_archive(overwatt: Overwatt, tmp_path: Path)
     assert "over zero" in sentence_of(overwatt("timeline", "colossus-2", "--reach", "0", *where))
 
 
+def test_reference_alone_lists_its_commands(overwatt: Overwatt) -> None:
+    done = overwatt("reference")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "refresh" in done.stdout
+
+
 def test_reference_data_without_a_snapshot_says_what_to_do(overwatt: Overwatt, tmp_path: Path) -> None:
     nowhere = {"OVERWATT_CACHE": str(tmp_path / "cache"), "OVERWATT_AOI": str(tmp_path / "aoi")}
     assert "overwatt reference refresh" in sentence_of(
