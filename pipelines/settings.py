@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     """Folder of site files."""
     source: str = "sample"
     """Imagery source when a command or flow names none: `sample`, `local:PATH` or `stac:PATH_OR_URL`."""
+    credentials: Path | None = None
+    """JSON file of keys and headers by host name, for imagery that asks for them."""
     weights: Path = ROOT / "models" / "weights" / "detector.safetensors"
     reader_weights: Path = ROOT / "models" / "weights" / "reader.safetensors"
     device: str = "auto"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,14 @@ def scene_from_item(
     licence: str | None,
     attribution: str = "",
     acquired: DateStatement | None = None,
+    price: str = "unknown",
 ) -> Scene:
     """Build the scene an item describes.
 
     :param asset: the asset that holds the raster; its fields go before the item's
     :param raster_gsd_m: used where the item declares no `gsd`
     :param licence: used where the item declares none
+    :param price: used where the item declares none (`overwatt:price`)
     :raises SceneError: a property is not of its kind; the message names the item and the property
     """
     own = asset.extra_fields if asset else {}
@@ -137,7 +139,15 @@ def scene_from_item(
         cloud_cover_percent=_number(item, "eo:cloud_cover", properties.get("eo:cloud_cover")),
         attribution=_text(properties.get("attribution")) or providers_line(properties.get("providers")) or attribution,
         declared=_declaration(item, asset),
+        released=_released(item),
+        price=_text(properties.get("overwatt:price")) or price,
     )
+
+
+def _released(item: pystac.Item) -> date | None:
+    """Return the day of `published` (timestamps extension)."""
+    published = _time(item.properties.get("published"), f"STAC item {item.id}: 'published'")
+    return None if published is None else published.date()
 
 
 def providers_line(providers: object) -> str:
@@ -221,6 +231,10 @@ def cached_item(
         "view:sun_elevation": scene.sun_elevation_deg,
         "eo:cloud_cover": scene.cloud_cover_percent,
         "attribution": scene.attribution or None,
+        "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
+        "overwatt:price": None if scene.price == "unknown" else scene.price,
+        "overwatt:acknowledged": scene.acknowledged or None,
+        "overwatt:earliest": None if scene.earliest is None else f"{scene.earliest:%Y-%m-%dT%H:%M:%SZ}",
     }
     properties |= {name: value for name, value in optional.items() if value is not None}
     schemas = {"proj:": PROJECTION_SCHEMA, "file:": FILE_SCHEMA, "view:": VIEW_SCHEMA, "eo:": EO_SCHEMA}

@@ -41,7 +41,10 @@ class Scene:
     source: str
     """Where it was found: `sample`, `local:NAME` or `stac:ADDRESS`."""
     acquired: datetime
-    """When the sensor saw it, with time zone UTC; 00:00 where only the day is known."""
+    """When the sensor saw it, with time zone UTC; 00:00 where only the day is known.
+
+    Where only a range of days is known, the last of them: what is seen stood there by then.
+    """
     gsd_m: float
     """Native ground sampling distance in metres: the coarser of the two pixel directions."""
     footprint: Polygon | MultiPolygon
@@ -67,6 +70,16 @@ class Scene:
     """Who must be named beside the image; empty where nobody asks for it."""
     declared: RasterDeclaration = field(default_factory=RasterDeclaration)
     """What the scene's STAC item says of its pixels."""
+    earliest: datetime | None = None
+    """First moment it may have been acquired, UTC, where only a range is known; `acquired` is its end."""
+    released: date | None = None
+    """When it was published or delivered; never used as the date of acquisition. None where nobody says."""
+    price: str = "unknown"
+    """Price class: `free`, `requester pays`, `priced` (must be bought), `owned` (was bought) or `unknown`."""
+    acknowledged: str = ""
+    """Licence that the user acknowledged explicitly, when and how; empty where none asks for it."""
+    parts: tuple[str, ...] = ()
+    """Further rasters of the same acquisition, mosaicked with `href` (which lies on top) when the scene is fetched."""
 
 
 @dataclass(frozen=True)
