@@ -1,0 +1,269 @@
+"""Reading an archive back: every run folder as records and a table of its detections.
+
+Everything that is derived from all runs (layers, catalogs, sinks) starts here. A run folder that cannot be trusted is
+named among `Archive.broken` and takes nothing else with it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import shapely
+
+from models.classes import CLASSES
+from pipelines.census import Census
+from pipelines.errors import ArchiveError
+
+__all__ = ["COLUMNS", "Archive", "BrokenRun", "Run", "read_archive", "read_run", "run_folders"]
+
+CRS = "EPSG:4326"
+"""Of every table made from the archive; coordinates stand as longitude, latitude."""
+_TIME = pd.DatetimeTZDtype("ms", "UTC")
+COLUMNS: Mapping[str, Any] = {
+    "detection_id": "string",
+    "site": "string",
+    "campus": "string",
+    "scene_id": "string",
+    "acquired": _TIME,
+    "acquired_earliest": _TIME,
+    "released": pd.ArrowDtype(pa.date32()),
+    "class": "string",
+    "probability": "float64",
+    "score": "float64",
+    "length_m": "float64",
+    "width_m": "float64",
+    "heading_deg": "float64",
+    "fan_count": "Int64",
+    "text": "string",
+    "zone": "string",
+    "licence": "string",
+    "attribution": "string",
+    "source": "string",
+    "rendered": "bool",
+    "model_version": "string",
+    "native_gsd_m": "float64",
+    "valid_from": _TIME,
+    "valid_until": _TIME,
+    "chosen": "bool",
+}
+"""Columns of a table of detections, besides `geometry`, with their pandas types. The last three:
+
+`valid_from`: 00:00 UTC of the day of acquisition; `valid_until`: the same of the site's next day with a scene, missing
+for the last one; `chosen`: False where another scene of the same site and day shows more of the perimeter, or is
+sharper, and counts instead (as in `pipelines.timeline.read_censuses`).
+"""
+FILES = ("item.json", "census.json", "estimate.json", "detections.geojson")
+MOST_READINGS = 5
+"""A run that is replaced while it is read is read again; nobody counts a scene this often in a second."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read."""
+
+    folder: Path
+    site: str
+    campus: str
+    scene_id: str
+    acquired: datetime
+    """UTC."""
+    rendered: bool
+    item: Mapping[str, Any] = field(repr=False)
+    """The STAC item as it stands in the folder."""
+    census: Census = field(repr=False)
+    estimate: Mapping[str, Any] = field(repr=False)
+    """As `pipelines.capacity.Estimate.as_record` wrote it."""
+    detections: gpd.GeoDataFrame = field(repr=False, compare=False)
+    """`COLUMNS` and `geometry` (polygons, `CRS`), in the order of the file."""
+    valid_from: datetime
+    valid_until: datetime | None = None
+    chosen: bool = True
+
+    @property
+    def date(self) -> date:
+        """Day of acquisition, UTC."""
+        return self.acquired.date()
+
+
+@dataclass(frozen=True)
+class BrokenRun:
+    """A run folder that was left out."""
+
+    folder: Path
+    reason: str
+
+    def __str__(self) -> str:
+        """One sentence with the remedy."""
+        site, day = self.folder.parts[-3:-1]
+        return f"{self.folder} is left out: {self.reason}; count it again with overwatt run {site} --date {day}"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """All runs of an archive."""
+
+    path: Path
+    runs: tuple[Run, ...]
+    """By site, acquisition, scene."""
+    broken: tuple[BrokenRun, ...]
+
+    @property
+    def rendered(self) -> bool:
+        """Whether any imagery was rendered."""
+        return any(run.rendered for run in self.runs)
+
+    @property
+    def detections(self) -> gpd.GeoDataFrame:
+        """Detections of all runs in one table, `COLUMNS` and `geometry`."""
+        frames = [run.detections for run in self.runs]
+        return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), geometry="geometry", crs=CRS)
+
+
+def run_folders(archive: Path) -> tuple[Path, ...]:
+    """Every run folder of an archive, in the order of their names."""
+    return tuple(sorted(path for path in archive.glob("[!.]*/????-??-??/[!.]*") if path.is_dir()))
+
+
+def read_archive(archive: Path) -> Archive:
+    """Read every run folder.
+
+    :raises ArchiveError: there is no archive, or it holds no run that can be read
+    """
+    folders = run_folders(archive)
+    if not folders:
+        raise ArchiveError(
+            f"{archive} holds no run yet; count a site with overwatt run SITE, or name another --archive"
+        )
+    runs: list[Run] = []
+    broken: list[BrokenRun] = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except ArchiveError as error:
+            broken.append(BrokenRun(folder, str(error)))
+    if not runs:
+        raise ArchiveError(f"no run of {archive} can be read; the first of {len(broken)}: {broken[0]}")
+    runs.sort(key=lambda run: (run.site, run.acquired, run.scene_id))
+    return Archive(archive, tuple(_in_time(runs)), tuple(broken))
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder, by itself: as if it were the only one of its site.
+
+    :raises ArchiveError: a file is missing, damaged or of another version; the message is a reason, not a remedy
+    """
+    for _ in range(MOST_READINGS):
+        try:
+            before = folder.stat().st_ino
+            documents = [json.loads((folder / name).read_bytes()) for name in FILES]
+            if folder.stat().st_ino != before:
+                continue  # replaced by a new count meanwhile: what was read may be of both
+        except FileNotFoundError as error:
+            raise ArchiveError(f"{Path(error.filename).name} is missing") from None
+        except OSError as error:
+            raise ArchiveError(f"{error.filename} cannot be read ({error.strerror})") from None
+        except (ValueError, RecursionError) as error:
+            raise ArchiveError(f"one of its files is not JSON ({error})") from None
+        try:
+            return _run(folder, *documents)
+        except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
+            fault = f"{type(error).__name__}: {error}"
+            raise ArchiveError(f"a file is damaged or of another version ({fault})") from None
+    raise ArchiveError("it is being replaced again and again")
+
+
+def _run(folder: Path, item: Any, census_record: Any, estimate: Any, collection: Any) -> Run:
+    census = Census.from_record(census_record)
+    properties = item["properties"]
+    acquired = census.acquired.astimezone(UTC)
+    if (estimate["site"], estimate["scene"]) != (census.site_id, census.scene_id):
+        raise ValueError("estimate and census are of different runs")
+    if properties["overwatt:site"] != census.site_id or properties["overwatt:scene_id"] != census.scene_id:
+        raise ValueError("item and census are of different runs")
+    day = datetime.combine(acquired.date(), time(), UTC)
+    run = Run(
+        folder=folder,
+        site=census.site_id,
+        campus=properties["overwatt:campus"],
+        scene_id=census.scene_id,
+        acquired=acquired,
+        rendered=bool(census.rendered),
+        item=item,
+        census=census,
+        estimate=estimate,
+        detections=gpd.GeoDataFrame(),
+        valid_from=day,
+    )
+    return replace(run, detections=_detections(run, collection))
+
+
+def _detections(run: Run, collection: Mapping[str, Any]) -> gpd.GeoDataFrame:
+    features = collection["features"]
+    about = collection["overwatt"]
+    if about["scene_id"] != run.scene_id or about["site"] != run.site:
+        raise ValueError("detections and census are of different runs")
+    same = {
+        "campus": run.campus,
+        "acquired": run.acquired,
+        "valid_from": run.valid_from,
+        "valid_until": None,
+        "chosen": True,
+    }
+    columns: dict[str, Any] = {}
+    for name, dtype in COLUMNS.items():
+        if name == "detection_id":
+            values = [feature["id"] for feature in features]
+        elif name in same:
+            values = [same[name]] * len(features)
+        elif name in ("acquired_earliest", "released"):  # which older runs do not say
+            values = [feature["properties"].get(name) for feature in features]
+        else:
+            values = [feature["properties"][name] for feature in features]
+        if name == "acquired_earliest":
+            values = [None if value is None else datetime.fromisoformat(value) for value in values]
+        if name == "released":
+            values = [None if value is None else date.fromisoformat(value) for value in values]
+        columns[name] = pd.Series(values, dtype=dtype)
+    unknown = set(columns["class"]) - set(CLASSES)
+    if unknown:
+        raise ValueError(f"no class is called {sorted(unknown)[0]}")
+    texts = [json.dumps(feature["geometry"]) for feature in features]
+    shapes = shapely.from_geojson(np.array(texts, dtype=object))
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=CRS)
+
+
+def _in_time(runs: list[Run]) -> Iterator[Run]:
+    """Say until when each run stands, and which of several of a day counts."""
+    days: dict[str, list[datetime]] = {}
+    best: dict[tuple[str, datetime], Run] = {}
+
+    def rank(run: Run) -> tuple[float, float]:
+        return run.census.covered_fraction, -run.census.native_gsd_m
+
+    for run in runs:
+        if run.valid_from not in days.setdefault(run.site, []):
+            days[run.site].append(run.valid_from)
+        key = run.site, run.valid_from
+        # In the order of the folders, as the timeline goes through them.
+        if key not in best or (rank(run), _reversed(run, best[key])) > (rank(best[key]), False):
+            best[key] = run
+    for run in runs:
+        until = next((day for day in days[run.site] if day > run.valid_from), None)
+        chosen = best[run.site, run.valid_from] is run
+        frame = run.detections.assign(
+            valid_until=pd.Series([until] * len(run.detections), dtype=_TIME),
+            chosen=np.full(len(run.detections), chosen),
+        )
+        yield replace(run, detections=frame, valid_until=until, chosen=chosen)
+
+
+def _reversed(run: Run, other: Run) -> bool:
+    """Whether the folder of `run` comes before that of `other`."""
+    return run.folder.name < other.folder.name

@@ -1,0 +1,108 @@
+"""An archive is read back as it was written, and what is broken is named."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipelines.errors import ArchiveError
+from pipelines.layers.archive import COLUMNS, read_archive, read_run
+from tests.pipelines.made_up_archive import add_run, real_site
+
+FIRST, SECOND = date(2025, 8, 22), date(2025, 10, 19)
+
+
+def test_detections_come_back_with_every_column(tmp_path: Path) -> None:
+    add_run(tmp_path, day=FIRST, air_cooled_chiller=3, roof_lettering=1, scene_fields={"released": date(2025, 9, 1)})
+    frame = read_archive(tmp_path).detections
+    assert list(frame.columns) == [*COLUMNS, "geometry"]
+    assert frame.crs == "EPSG:4326"
+    chiller, word = frame.iloc[0], frame.iloc[3]
+    document = json.loads((tmp_path / "colossus-2/2025-08-22/scene/detections.geojson").read_text())
+    assert list(frame["detection_id"]) == [feature["id"] for feature in document["features"]]
+    assert (chiller["class"], chiller["fan_count"], chiller["campus"]) == (
+        "air_cooled_chiller",
+        20,
+        "memphis-southaven",
+    )
+    assert chiller["acquired"] == pd.Timestamp("2025-08-22T16:45Z")
+    assert (chiller["released"], chiller["licence"], chiller["attribution"]) == (
+        date(2025, 9, 1),
+        "CC-BY-4.0",
+        "Someone",
+    )
+    assert pd.isna(chiller["acquired_earliest"])
+    assert pd.isna(chiller["text"])
+    assert word["text"] == "WORD3"
+    assert real_site("colossus-2").perimeter.contains(chiller.geometry)
+
+
+def test_columns_keep_their_types_where_there_is_nothing(tmp_path: Path) -> None:
+    add_run(tmp_path)
+    frame = read_archive(tmp_path).detections
+    assert len(frame) == 0
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items() if name != "geometry"} == {
+        name: str(pd.Series(dtype=dtype).dtype) for name, dtype in COLUMNS.items()
+    }
+
+
+def test_a_run_stands_until_the_next_date_of_its_site(tmp_path: Path) -> None:
+    add_run(tmp_path, day=FIRST, battery=1)
+    add_run(tmp_path, day=SECOND, battery=2)
+    add_run(tmp_path, "southaven", date(2025, 9, 1), gas_turbine=1)
+    runs = read_archive(tmp_path).runs
+    spans = [(run.site, run.valid_from, run.valid_until) for run in runs]
+    assert spans == [
+        ("colossus-2", datetime(2025, 8, 22, tzinfo=UTC), datetime(2025, 10, 19, tzinfo=UTC)),
+        ("colossus-2", datetime(2025, 10, 19, tzinfo=UTC), None),
+        ("southaven", datetime(2025, 9, 1, tzinfo=UTC), None),
+    ]
+    assert [run.detections["valid_until"].isna().all() for run in runs] == [False, True, True]
+
+
+def test_of_two_scenes_of_a_day_the_better_one_is_chosen(tmp_path: Path) -> None:
+    add_run(tmp_path, scene="half", covered=0.5, battery=3)
+    add_run(tmp_path, scene="whole", gsd_m=0.5, battery=2)
+    add_run(tmp_path, scene="whole-and-sharp", battery=1)
+    chosen = {run.scene_id: run.chosen for run in read_archive(tmp_path).runs}
+    assert chosen == {"half": False, "whole": False, "whole-and-sharp": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("census.json", None, "census.json is missing"),
+        ("detections.geojson", '{"type": "Feature', "not JSON"),
+        ("estimate.json", "{}", "damaged or of another version"),
+        ("item.json", '{"properties": {"overwatt:site": "elsewhere"}}', "another version|different runs"),
+        ("detections.geojson", '{"features": [], "overwatt": {"scene_id": "x", "site": "y"}}', "different runs"),
+    ],
+)
+def test_a_broken_run_is_named_and_takes_nothing_with_it(
+    name: str, text: str | None, reason: str, tmp_path: Path
+) -> None:
+    add_run(tmp_path, day=FIRST, battery=1)
+    broken = add_run(tmp_path, day=SECOND, battery=1)
+    if text is None:
+        (broken / name).unlink()
+    else:
+        (broken / name).write_text(text)
+    archive = read_archive(tmp_path)
+    assert [run.date for run in archive.runs] == [FIRST]
+    [left_out] = archive.broken
+    assert left_out.folder == broken
+    assert "overwatt run colossus-2 --date 2025-10-19" in str(left_out)
+    with pytest.raises(ArchiveError, match=reason):
+        read_run(broken)
+
+
+def test_an_archive_without_runs_is_said_in_one_sentence(tmp_path: Path) -> None:
+    for archive in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(ArchiveError, match="holds no run yet; count a site"):
+            read_archive(archive)
+    folder = add_run(tmp_path)
+    (folder / "item.json").unlink()
+    with pytest.raises(ArchiveError, match=r"no run of .* can be read; the first of 1"):
+        read_archive(tmp_path)
