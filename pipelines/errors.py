@@ -6,6 +6,7 @@ models.errors.InputError   message is one sentence naming file, field and remedy
 │   ├── NoSceneError       a source was searched and holds nothing for the site and the dates asked for
 │   └── WindowError        a window of a raster cannot be read
 ├── SourceError            an imagery source (catalog, server, folder) cannot be reached or answers nonsense
+├── CredentialsError       the file of keys is missing, broken or open to others, or names an unset variable
 ├── TableError             an equipment or accelerator table is missing, empty or has a wrong unit
 ├── ReferenceDataError     there is no snapshot of reference data, or what was downloaded is not the export
 ├── EstimateError          counts, dates or options given to an estimate make no sense
@@ -18,6 +19,7 @@ from models.errors import InputError
 
 __all__ = [
     "ArchiveError",
+    "CredentialsError",
     "Damage",
     "EstimateError",
     "InputError",
@@ -77,6 +79,10 @@ class Damage:
 
 class SourceError(InputError):
     """An imagery source cannot be reached or answers with something that is not imagery metadata."""
+
+
+class CredentialsError(InputError):
+    """The file of keys is missing, broken or open to others, or names a variable that is not set."""
 
 
 class TableError(InputError):

@@ -25,7 +25,10 @@ class Settings(BaseSettings):
     source: str = "sample"
     """Imagery source when a command or flow names none: `sample`, `local:PATH` or `stac:PATH_OR_URL`."""
     credentials: Path | None = None
-    """JSON file of keys and headers by host name, for imagery that asks for them."""
+    """JSON file of keys by host, `{"HOST": {"headers": {...}, "query": {...}}}`, for imagery that asks for them.
+
+    Values may hold `${NAME}`, an environment variable. Empty: no keys. See `pipelines.scenes.credentials`.
+    """
     weights: Path = ROOT / "models" / "weights" / "detector.safetensors"
     reader_weights: Path = ROOT / "models" / "weights" / "reader.safetensors"
     device: str = "auto"

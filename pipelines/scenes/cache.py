@@ -44,6 +44,7 @@ from pipelines.scenes.georeference import (
 )
 from pipelines.scenes.items import cached_item
 from pipelines.scenes.radiometry import Radiometry, radiometry_of
+from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.types import FetchedScene, Scene
 from pipelines.scenes.web import new_client, public_href, version_of
 
@@ -73,8 +74,12 @@ _COVERAGE_PX = 512
 class SceneCache:
     """A folder of fetched scenes."""
 
-    def __init__(self, root: Path, source: str) -> None:
-        """Use `root` for the scenes of `source`, a text that tells this source from others."""
+    def __init__(self, root: Path, source: str, *, signer: Signer = NO_SIGNING) -> None:
+        """Use `root` for the scenes of `source`, a text that tells this source from others.
+
+        :param signer: makes the addresses that the source's servers accept; scenes hold the unsigned ones
+        """
+        self._signer = signer
         self.folder = root / hashlib.sha256(source.encode()).hexdigest()[:12]
 
     def fetch(self, scene: Scene, area: Polygon | MultiPolygon) -> FetchedScene:
@@ -83,15 +88,15 @@ class SceneCache:
         :raises SceneError: the scene does not overlap the area, or its pixels cannot be used
         :raises SourceError: the scene cannot be read from where it is, or the cache cannot be written
         """
-        version = _file_version(scene.href)
+        version = _file_version(scene.href, self._signer)
         key = hashlib.sha256(f"{FORMAT}|{_identity(scene)}|{version}|".encode() + shapely.to_wkb(area)).hexdigest()
         path = self.folder / scene.id / f"{key[:16]}.tif"
         fetched = _reuse(scene, path)
         if fetched:
             return fetched
         log.info("fetching %s from %s", scene.id, public_href(scene.href))
-        fetched = _write(scene, area, path)
-        if _file_version(scene.href) != version:
+        fetched = _write(scene, area, path, self._signer)
+        if _file_version(scene.href, self._signer) != version:
             fetched.item_path.unlink(missing_ok=True)
             raise SceneError(f"{public_href(scene.href)} changed while it was read; run again when it is complete")
         return fetched
@@ -103,11 +108,11 @@ def _identity(scene: Scene) -> str:
     return repr(sorted((fields | {"href": public_href(scene.href), "footprint": scene.footprint.wkt}).items()))
 
 
-def _file_version(href: str) -> str:
+def _file_version(href: str, signer: Signer) -> str:
     """Tell one version of an image from another without reading it; its world file, mask and parts count too."""
     if is_url(href):
         with new_client() as client:
-            return version_of(client, href)
+            return version_of(client, signer.sign(href))
     with open_raster(href) as dataset:
         return "|".join(_status(Path(file)) for file in sorted({href, *dataset.files}))
 
@@ -137,9 +142,9 @@ def _reuse(scene: Scene, path: Path) -> FetchedScene | None:
     return FetchedScene(scene, path, item_path, sha256, coverage)
 
 
-def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path) -> FetchedScene:
+def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path, signer: Signer) -> FetchedScene:
     name = public_href(scene.href)
-    with open_raster(scene.href) as source, scratch_folder(path) as scratch:
+    with open_raster(scene.href, signer=signer) as source, scratch_folder(path) as scratch:
         window = window_around(source, area, MARGIN_M)
         if window is None:
             raise refuse_far(name, footprint(source), area, "the area asked for")

@@ -24,6 +24,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from pipelines.errors import SceneError, SourceError
 from pipelines.gdal_env import gdal_env, gdal_path, is_url
 from pipelines.geojson import WGS84
+from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.web import public_href
 
 __all__ = [
@@ -46,9 +47,10 @@ _SWAPPED_WITHIN_KM = 100.0
 
 
 @contextmanager
-def open_raster(href: str | Path, *, placed: bool = True) -> Iterator[DatasetReader]:
+def open_raster(href: str | Path, *, placed: bool = True, signer: Signer = NO_SIGNING) -> Iterator[DatasetReader]:
     """Open a raster that has a place on the ground; one without, where it need not be `placed`.
 
+    :param signer: makes the address that the server of a remote one accepts
     :raises SceneError: it is missing, damaged, empty, complex-valued, or has no certain place on the ground
     :raises SourceError: it is remote and cannot be reached
     """
@@ -56,7 +58,7 @@ def open_raster(href: str | Path, *, placed: bool = True) -> Iterator[DatasetRea
         raise SceneError(f"{href} does not exist")
     with gdal_env(href):
         with reading(href):
-            dataset = rasterio.open(gdal_path(href))
+            dataset = rasterio.open(gdal_path(signer.sign(str(href)) if is_url(href) else href))
         with dataset:
             _refuse_unusable(dataset, public_href(str(href)))
             if placed or not is_unplaced(dataset):

@@ -1,24 +1,112 @@
-"""HTTP for catalogs: bounded in time, retried when that can help, and one sentence when it does not."""
+"""HTTP for imagery: bounded in time, retried when that can help, and one sentence when it does not.
 
+Keys join a request in its transport, below redirects, messages and logs: they go to the host they are for, encrypted,
+and what is above never sees them.
+"""
+
+import logging
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential
 
 from pipelines.errors import SourceError
+from pipelines.scenes.credentials import Credentials, HostKeys, is_loopback, load_credentials
+from pipelines.settings import Settings
 
 __all__ = ["get_bytes", "get_text", "new_client", "public_href", "version_of"]
+
+
+def _publicly(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(public_href(str(arg)) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+    return True
+
+
+# httpx logs each whole address, and httpcore the headers of answers with the addresses they redirect to.
+logging.getLogger("httpx").addFilter(_publicly)
+for _name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"):
+    logging.getLogger(_name).setLevel(logging.INFO)
 
 _ATTEMPTS = 4
 _GIVE_UP_S = 40.0
 
 
-def new_client() -> httpx.Client:
-    """Return a client that keeps its connections; close it after use."""
+def new_client(credentials: Credentials | None = None) -> httpx.Client:
+    """Return a client that keeps its connections; close it after use. Threads may share it.
+
+    :param credentials: keys by host; None for those of the setting OVERWATT_CREDENTIALS
+    :raises CredentialsError: the file of keys cannot be used
+    """
+    if credentials is None:
+        credentials = load_credentials(Settings().credentials)
     return httpx.Client(
-        timeout=httpx.Timeout(15.0, connect=8.0), follow_redirects=True, headers={"User-Agent": "overwatt"}
+        transport=_KeyedTransport(credentials),
+        timeout=httpx.Timeout(15.0, connect=8.0),
+        follow_redirects=True,
+        max_redirects=8,
+        headers={"User-Agent": "overwatt"},
+    )
+
+
+class _KeyedTransport(httpx.BaseTransport):
+    """Adds to each request the keys of its host, and refuses what would send them, or bytes, less safely."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        verify = httpx.create_ssl_context()
+        self._direct = httpx.HTTPTransport(verify=verify)
+        # httpx looks for proxies only where no transport is given.
+        self._proxied = {
+            scheme: httpx.HTTPTransport(verify=verify, proxy=proxy)
+            for scheme, proxy in urllib.request.getproxies().items()
+            if scheme in {"http", "https", "all"} and proxy
+        }
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        keys = self._credentials.of(url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
+        if keys and url.scheme != "https" and not is_loopback(url.host):
+            raise SourceError(f"{public_href(str(url))}: the key of {url.host} is sent encrypted only; use https")
+        response = self._route(url).handle_request(_with_keys(request, keys) if keys else request)
+        target = response.headers.get("Location", "")
+        if response.has_redirect_location and url.scheme == "https" and target.lower().startswith("http:"):
+            response.close()
+            raise SourceError(
+                f"{public_href(str(url))} redirects to {public_href(target)}, which is not encrypted; this is refused, "
+                "ask who runs the server for its https address"
+            )
+        return response
+
+    def close(self) -> None:
+        self._direct.close()
+        for transport in self._proxied.values():
+            transport.close()
+
+    def _route(self, url: httpx.URL) -> httpx.HTTPTransport:
+        proxied = self._proxied.get(url.scheme) or self._proxied.get("all")
+        if proxied is None or is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+            return self._direct
+        return proxied
+
+
+def _with_keys(request: httpx.Request, keys: HostKeys) -> httpx.Request:
+    # A copy: the request that was given stays what redirects are made from and what errors and responses show.
+    added = [(name, value) for name, value in keys.query if name not in request.url.params]
+    # Put behind it: written anew, the query of a signed address would no longer fit its signature.
+    query = b"&".join(part for part in (request.url.query, urlencode(added).encode()) if part)
+    headers = request.headers.copy()
+    for name, value in keys.headers:
+        headers[name] = value
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(query=query) if added else request.url,
+        headers=headers,
+        stream=request.stream,
+        extensions=request.extensions,
     )
 
 
