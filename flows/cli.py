@@ -486,6 +486,32 @@ def demo(device: Device = "auto", archive: Archive = None, as_json: AsJson = Fal
 
 
 @app.command()
+def publish(
+    to: Annotated[str, typer.Option(metavar="postgresql://USER@HOST/DB", help="PostGIS database to write to.")],
+    schema: Annotated[str, typer.Option(help="Schema of the database; made where it is missing.")] = "overwatt",
+    prune: Annotated[bool, typer.Option("--prune", help="Remove runs that the archive no longer holds.")] = False,
+    archive: Archive = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the archive's runs, detections, censuses and estimates to a PostGIS database.
+
+    The password comes from PGPASSWORD, ~/.pgpass or a service file; in the address others may read it.
+    """
+    from flows.report import sent_report
+    from pipelines.layers.archive import read_archive
+    from pipelines.postgis import publish_to_postgis
+    from pipelines.settings import Settings
+    from pipelines.sites import load_sites
+
+    settings = Settings()
+    runs = read_archive(archive or settings.archive)
+    sent = publish_to_postgis(runs, load_sites(settings.aoi), to, schema=schema, prune=prune)
+    for broken in sent.broken:
+        print(f"overwatt: {broken}", file=sys.stderr)  # noqa: T201
+    _result(as_json, sent.as_record(), lambda: sent_report(sent))
+
+
+@app.command()
 def serve(
     cron: Annotated[str, typer.Option(help="When to look for new imagery of every site, UTC.")] = "0 6 * * 1",
     port: Annotated[int, typer.Option(help="Port of the Prefect server, on this machine only.")] = 4200,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -20,6 +21,9 @@ from pipelines.reference import BuildSpeed, Comparison, Snapshot
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
 from pipelines.timeline import MILESTONES_MW, Projection, Timeline
+
+if TYPE_CHECKING:  # an optional part, which may not be there
+    from pipelines.postgis import Sent
 
 
 def run_report(run: RunSummary) -> RenderableType:
@@ -246,6 +250,16 @@ def scenes_table(scenes: Sequence[Scene]) -> Table:
         acquired = f"{scene.acquired:%Y-%m-%d}"
         table.add_row(acquired, scene.acquired_from, scene.id, f"{scene.gsd_m:.2f}", imagery, scene.licence)
     return table
+
+
+def sent_report(sent: "Sent") -> Text:
+    """What a PostGIS database was told."""
+    runs = f"{len(sent.written)} runs written, {len(sent.unchanged)} unchanged"
+    removed = f", {len(sent.removed)} removed" if sent.removed else ""
+    lines = [f"{sent.database}, schema {sent.schema}: {runs}{removed}; the archive holds {sent.detections} detections"]
+    lines += [f"removed: {run}" for run in sent.removed]
+    lines += [f"no longer in the archive, left there without --prune: {run}" for run in sent.left]
+    return Text("\n".join(lines))
 
 
 @contextmanager

@@ -10,7 +10,9 @@ models.errors.InputError   message is one sentence naming file, field and remedy
 ├── TableError             an equipment or accelerator table is missing, empty or has a wrong unit
 ├── ReferenceDataError     there is no snapshot of reference data, or what was downloaded is not the export
 ├── EstimateError          counts, dates or options given to an estimate make no sense
-└── ArchiveError           the archive (output root) cannot be written
+├── ArchiveError           the archive (output root) cannot be written
+├── DatabaseError          a database cannot be reached, entered or written
+└── ExtraError             an optional part of Overwatt is not installed
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ __all__ = [
     "ArchiveError",
     "CredentialsError",
     "Damage",
+    "DatabaseError",
     "EstimateError",
+    "ExtraError",
     "InputError",
     "NoSceneError",
     "ReferenceDataError",
@@ -99,3 +103,11 @@ class EstimateError(InputError):
 
 class ArchiveError(InputError):
     """The archive (output root) cannot be written."""
+
+
+class DatabaseError(InputError):
+    """A database cannot be reached, entered or written; the message never holds a password."""
+
+
+class ExtraError(InputError):
+    """An optional part of Overwatt is not installed; the message says how to install it."""
