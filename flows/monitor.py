@@ -20,6 +20,7 @@ from flows.prefect_env import TAG
 from flows.summary import RunSummary, summarise
 from pipelines.capacity import estimate
 from pipelines.census import assign_zones, take_census
+from pipelines.coregistration import Refusal, coregister
 from pipelines.errors import InputError, NoSceneError, SceneError, SiteError, SourceError
 from pipelines.publishing import publish_run
 from pipelines.scenes.sources import open_source
@@ -85,6 +86,7 @@ def monitor(
         else:
             show_run(runs[-1])
     if runs:
+        place_dates(place, archive)
         show_timeline(place, archive)
     if faults:
         raise SceneError(f"{len(faults)} of {len(scenes)} scenes could not be counted: {'; '.join(faults)}")
@@ -182,6 +184,14 @@ def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Pat
     implied = estimate(census, site)
     folder = publish_run(archive, site, fetched, detections, census, implied)
     return summarise(site, fetched, census, implied, folder)
+
+
+@task(name="co-register", task_run_name="co-register {site.id}", cache_policy=NO_CACHE)
+def place_dates(site: Site, archive: Path) -> None:
+    """Measure how far the dates of a site lie apart on the ground; a scene that cannot be placed is no fault."""
+    for run, answer in coregister(site, archive).items():
+        if isinstance(answer, Refusal):
+            get_run_logger().warning("%s of %s is not placed against the others: %s", run, site.id, answer.reason)
 
 
 def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:

@@ -236,6 +236,12 @@ ASSETS = {
     "detections": ("detections.geojson", pystac.MediaType.GEOJSON, "Detections as polygons", ("data",)),
     "census": ("census.json", pystac.MediaType.JSON, "Counts by class and zone", ("metadata",)),
     "estimate": ("estimate.json", pystac.MediaType.JSON, "What the counts imply in MW and GPUs", ("metadata",)),
+    "ground": (
+        "ground.tif",
+        pystac.MediaType.GEOTIFF,
+        "Grey picture of the ground, for co-registration",
+        ("metadata",),
+    ),
     "overlay": ("overlay.png", pystac.MediaType.PNG, "Detections drawn over the scene", ("overview",)),
 }
 """Files of every run folder beside its item: key, name, media type, title, roles."""

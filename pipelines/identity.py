@@ -44,27 +44,36 @@ class DatedUnits:
     """The detections of one run."""
 
     run: str
-    """Unlike that of any other run of the site: the scene's id."""
+    """Unlike that of any other run of the site: `<date>/<scene id>`, as in `coregistration.json`."""
     acquired: datetime
     units: gpd.GeoDataFrame = field(repr=False)
     """Longitude and latitude (CRS84) with the columns `class`, `width_m` and `probability`; others are ignored."""
     shift: Shift | None
     """Against the site's reference scene; None where it could not be measured."""
+    rendered: bool = False
+    """Rendered and photographed units are never the same unit."""
 
 
 def identify_units(runs: Sequence[DatedUnits]) -> Mapping[str, pd.DataFrame]:
     """Say which detections of several dates of one site are the same unit.
 
-    :param runs: in any order, which does not matter; all shifts are against one reference scene. A run that is the
-        only one needs no shift
+    :param runs: in any order, which does not matter; the shifts of all photographs are against one reference scene,
+        those of all rendered scenes against another. A run that is the only one of its kind needs no shift
     :returns: for each run a frame indexed as its `units`, with the columns `unit_id` (16 hexadecimal digits, `-2`, ...
         after it where two units share a place; None where the run has no shift), `first_seen` and `last_seen` (the
         dates on which the unit was detected with a probability of `DETECTED` or more; None where it never was)
     :raises ValueError: two runs have the same name, or their shifts are not of one CRS
     """
-    shifts = [one.shift for one in runs if one.shift is not None]
     if len({one.run for one in runs}) < len(runs):
         raise ValueError("two runs have the same name")
+    results: dict[str, pd.DataFrame] = {}
+    for rendered in (False, True):
+        results |= _identify([one for one in runs if one.rendered == rendered])
+    return results
+
+
+def _identify(runs: Sequence[DatedUnits]) -> dict[str, pd.DataFrame]:
+    shifts = [one.shift for one in runs if one.shift is not None]
     if len({(shift.crs, shift.reference) for shift in shifts}) > 1:
         raise ValueError("the shifts of a site must have one reference and one CRS")
     placed = [one for one in runs if one.shift is not None or len(runs) == 1]
@@ -140,7 +149,8 @@ class _Tracks:
         new = new[np.lexsort((where.xy_m[new, 0], where.xy_m[new, 1], cls[new]))]
         numbers[new] = len(self._cls) + np.arange(len(new))
         self._cls += cls[new].tolist()
-        self._place += [f"{cls[i]}|{_degrees(where.lonlat[i, 0])}|{_degrees(where.lonlat[i, 1])}" for i in new]
+        kind = "rendered|" * one.rendered
+        self._place += [f"{kind}{cls[i]}|{_degrees(where.lonlat[i, 0])}|{_degrees(where.lonlat[i, 1])}" for i in new]
         self.first += [None] * len(new)
         self.last += [None] * len(new)
         self._sum_m = np.concatenate([self._sum_m, np.zeros((len(new), 2))])

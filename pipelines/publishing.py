@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from pipelines.coregistration import GROUND, ground_tif, view_ground
 from pipelines.documents import detections_geojson, json_text, run_item
 from pipelines.errors import ArchiveError
 from pipelines.overlay import draw_overlay
@@ -48,8 +49,8 @@ def publish_run(
 ) -> Path:
     """Write a run to the archive and return its folder.
 
-    It holds `detections.geojson`, `census.json`, `estimate.json`, `overlay.png`, `item.json` (STAC) and, where IT
-    power is given, `waterfall.png`. The same scene and weights give the same bytes.
+    It holds `detections.geojson`, `census.json`, `estimate.json`, `overlay.png`, `ground.tif` (for co-registration),
+    `item.json` (STAC) and, where IT power is given, `waterfall.png`. The same scene and weights give the same bytes.
 
     :param detections: its frame has the column `zone` (see `pipelines.census.assign_zones`)
     :raises ArchiveError: the archive cannot be written
@@ -59,6 +60,9 @@ def publish_run(
         "census.json": json_text(census.as_record()).encode(),
         "estimate.json": json_text(estimate.as_record()).encode(),
         "overlay.png": draw_overlay(site, fetched, detections, census),
+        GROUND: ground_tif(
+            view_ground(fetched.path, site), rendered=fetched.scene.rendered, licence=fetched.scene.licence
+        ),
     }
     waterfall = waterfall_picture(estimate)
     if waterfall is not None:

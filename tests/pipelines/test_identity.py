@@ -150,6 +150,14 @@ def test_what_was_never_probable_was_never_seen() -> None:
     assert identify_units(runs[:1])["s0"]["first_seen"].tolist() == [None]
 
 
+def test_rendered_and_photographed_units_are_never_one() -> None:
+    drawn = [replace(a_run(f"r{day}", day, row(2)), rendered=True) for day in (3, 4)]
+    drawn = [replace(one, shift=Shift(0, 0, 0, "r3", UTM)) for one in drawn]
+    found = identify_units([a_run("s0", 0, row(2)), a_run("s1", 9, row(2)), *drawn])
+    assert found["r3"]["unit_id"].tolist() == found["r4"]["unit_id"].tolist()
+    assert not set(found["r3"]["unit_id"]) & set(found["s0"]["unit_id"])
+
+
 def test_empty_runs_and_units_on_one_spot_are_no_trouble() -> None:
     assert identify_units([]) == {}
     found = identify_units([a_run("s0", 0, []), a_run("s1", 9, [(0.0, 0.0), (0.1, 0.0)])])

@@ -145,7 +145,8 @@ def published(site: Site, fetched: FetchedScene, run: tuple, tmp_path_factory: p
 def test_run_folder_holds_its_files_and_nothing_else_is_left(published: Path) -> None:
     assert published.parts[-3:] == ("colossus-2", "2025-10-19", "scene-1")
     names = sorted(path.name for path in published.iterdir())
-    files = ["census.json", "detections.geojson", "estimate.json", "item.json", "overlay.png", "waterfall.png"]
+    files = ["census.json", "detections.geojson", "estimate.json", "ground.tif", "item.json", "overlay.png"]
+    files = [*files, "waterfall.png"]
     assert names == files
     assets = json.loads((published / "item.json").read_text())["assets"]
     assert sorted(asset["href"] for asset in assets.values()) == [f"./{name}" for name in files if name != "item.json"]
