@@ -3,6 +3,7 @@
 from pipelines.scenes.local import LocalSource
 from pipelines.scenes.sources import SOURCE_FORMS, open_source
 from pipelines.scenes.stac import StacSource
+from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import FetchedScene, ImagerySource, RasterDeclaration, Scene, SceneProblem
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Scene",
     "SceneProblem",
     "StacSource",
+    "TileSource",
     "open_source",
 ]

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,7 @@ class SceneCache:
         :raises SourceError: the scene cannot be read from where it is, or the cache cannot be written
         """
         version = _file_version(scene.href, self._signer)
-        key = hashlib.sha256(f"{FORMAT}|{_identity(scene)}|{version}|".encode() + shapely.to_wkb(area)).hexdigest()
-        path = self.folder / scene.id / f"{key[:16]}.tif"
+        path = self._path(scene, area, version)
         fetched = _reuse(scene, path)
         if fetched:
             return fetched
@@ -100,6 +99,27 @@ class SceneCache:
             fetched.item_path.unlink(missing_ok=True)
             raise SceneError(f"{public_href(scene.href)} changed while it was read; run again when it is complete")
         return fetched
+
+    def fetch_made(
+        self, scene: Scene, area: Polygon | MultiPolygon, version: str, make: Callable[[Path], None]
+    ) -> FetchedScene:
+        """Do the same for a scene whose raster must be made first, from tiles for example.
+
+        :param version: tells the pixels that `make` would make from others
+        :param make: writes the raster to a path; not called where the cache holds the scene
+        """
+        path = self._path(scene, area, version)
+        fetched = _reuse(scene, path)
+        if fetched:
+            return fetched
+        with scratch_folder(path) as scratch:
+            made = scratch / "made.tif"
+            make(made)
+            return _write(scene, area, path, NO_SIGNING, made)
+
+    def _path(self, scene: Scene, area: Polygon | MultiPolygon, version: str) -> Path:
+        key = hashlib.sha256(f"{FORMAT}|{_identity(scene)}|{version}|".encode() + shapely.to_wkb(area)).hexdigest()
+        return self.folder / scene.id / f"{key[:16]}.tif"
 
 
 def _identity(scene: Scene) -> str:
@@ -142,13 +162,15 @@ def _reuse(scene: Scene, path: Path) -> FetchedScene | None:
     return FetchedScene(scene, path, item_path, sha256, coverage)
 
 
-def _write(scene: Scene, area: Polygon | MultiPolygon, path: Path, signer: Signer) -> FetchedScene:
-    name = public_href(scene.href)
-    with open_raster(scene.href, signer=signer) as source, scratch_folder(path) as scratch:
+def _write(
+    scene: Scene, area: Polygon | MultiPolygon, path: Path, signer: Signer, made: Path | None = None
+) -> FetchedScene:
+    name, href = public_href(scene.href), str(made or scene.href)
+    with open_raster(href, signer=signer) as source, scratch_folder(path) as scratch:
         window = window_around(source, area, MARGIN_M)
         if window is None:
             raise refuse_far(name, footprint(source), area, "the area asked for")
-        with reading(scene.href):
+        with reading(href):
             radiometry = radiometry_of(source, scene.declared, name)
         rendered = scene.rendered or source.tags().get(RENDERED_TAG, "").upper() == "YES"
         scene = dataclasses.replace(scene, rendered=rendered, gsd_m=_native_gsd_m(scene, source, name))

@@ -30,6 +30,7 @@ from pipelines.scenes.web import public_href
 __all__ = [
     "footprint",
     "gdal_reason",
+    "grown",
     "gsd_m",
     "is_there",
     "is_unplaced",
@@ -132,7 +133,7 @@ def window_around(dataset: DatasetReader, area: Polygon | MultiPolygon, margin_m
     # In degrees: a projection is not defined everywhere, and an area on its far side makes broken shapes.
     if not (footprint(dataset) & area).area:
         return None
-    left, top, right, bottom = _to_pixels(dataset, _buffer(area, margin_m)).bounds
+    left, top, right, bottom = _to_pixels(dataset, grown(area, margin_m)).bounds
     col, row = max(0, math.floor(left)), max(0, math.floor(top))
     width = min(dataset.width, math.ceil(right)) - col
     height = min(dataset.height, math.ceil(bottom)) - row
@@ -152,6 +153,18 @@ def lonlat_from_pixels(dataset: DatasetReader, xy: NDArray[np.floating]) -> NDAr
             "and its geotransform (are latitude and longitude swapped?)"
         )
     return np.column_stack([lon, lat])
+
+
+def grown(area: Polygon | MultiPolygon, margin_m: float) -> Polygon | MultiPolygon:
+    """Grow an area by metres, in a projection centred on it."""
+    lon, lat = area.centroid.coords[0]
+    local = pyproj.CRS.from_dict({"proj": "aeqd", "lat_0": lat, "lon_0": lon, "datum": "WGS84"})
+    to_local = pyproj.Transformer.from_crs("OGC:CRS84", local, always_xy=True)
+    metres = shapely.transform(area, lambda xy: np.column_stack(to_local.transform(xy[:, 0], xy[:, 1])))
+    wide = metres.buffer(margin_m)
+    return shapely.transform(
+        wide, lambda xy: np.column_stack(to_local.transform(xy[:, 0], xy[:, 1], direction="INVERSE"))
+    )
 
 
 def refuse_far(name: str, shown: Polygon | MultiPolygon, area: Polygon | MultiPolygon, what: str) -> SceneError:
@@ -229,18 +242,6 @@ def _to_pixels(dataset: DatasetReader, area: Polygon | MultiPolygon) -> Polygon 
         return np.column_stack(~dataset.transform @ (x, y))
 
     return shapely.transform(fine, convert)
-
-
-def _buffer(area: Polygon | MultiPolygon, margin_m: float) -> Polygon | MultiPolygon:
-    """Grow an area by metres, in a projection centred on it."""
-    lon, lat = area.centroid.coords[0]
-    local = pyproj.CRS.from_dict({"proj": "aeqd", "lat_0": lat, "lon_0": lon, "datum": "WGS84"})
-    to_local = pyproj.Transformer.from_crs("OGC:CRS84", local, always_xy=True)
-    metres = shapely.transform(area, lambda xy: np.column_stack(to_local.transform(xy[:, 0], xy[:, 1])))
-    grown = metres.buffer(margin_m)
-    return shapely.transform(
-        grown, lambda xy: np.column_stack(to_local.transform(xy[:, 0], xy[:, 1], direction="INVERSE"))
-    )
 
 
 def _place(area: Polygon | MultiPolygon) -> str:

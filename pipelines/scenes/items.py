@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pystac
 import shapely
@@ -286,7 +287,8 @@ def item_footprint(item: pystac.Item) -> Polygon | MultiPolygon | None:
 
 
 def _link_href(href: str) -> str:
-    return public_href(href) if "://" in href else Path(href).as_uri()
+    # The braces of a tile template have no place in an address.
+    return quote(public_href(href), safe="%/:?@!$&'()*+,;=~[]") if "://" in href else Path(href).as_uri()
 
 
 def _utc(when: datetime) -> datetime:

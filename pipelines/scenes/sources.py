@@ -7,6 +7,7 @@ from pipelines.errors import SourceError
 from pipelines.gdal_env import is_url
 from pipelines.scenes.local import LocalSource
 from pipelines.scenes.stac import StacSource
+from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
 from pipelines.settings import SAMPLE_CATALOG
 
@@ -14,7 +15,8 @@ __all__ = ["SOURCE_FORMS", "open_source"]
 
 SOURCE_FORMS = (
     "sample (the embedded rendered scenes), local:PATH (an image or a folder of them), "
-    "stac:PATH_OR_URL (a static STAC catalog, collection or item)"
+    "stac:PATH_OR_URL (a static STAC catalog, collection or item), "
+    "tiles:TEMPLATE_OR_FILE (dated XYZ, TMS or WMTS tiles)"
 )
 """The forms of a source, for messages and help."""
 
@@ -36,6 +38,8 @@ def open_source(spec: str, *, cache: Path, acquired: date | None = None, licence
         source: ImagerySource = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample")
     elif kind == "local" and rest:
         return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
+    elif kind == "tiles" and rest and not acquired:
+        return TileSource(rest, cache=cache, licence=licence)
     elif kind == "stac" and rest:
         source = StacSource(rest, cache=cache)
     else:

@@ -6,8 +6,9 @@ and what is above never sees them.
 
 import logging
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
@@ -17,7 +18,9 @@ from pipelines.errors import SourceError
 from pipelines.scenes.credentials import Credentials, HostKeys, is_loopback, load_credentials
 from pipelines.settings import Settings
 
-__all__ = ["get_bytes", "get_text", "new_client", "public_href", "version_of"]
+__all__ = ["UnfitAnswerError", "get_bytes", "get_checked", "get_text", "new_client", "public_href", "version_of"]
+
+Result = TypeVar("Result")
 
 
 def _publicly(record: logging.LogRecord) -> bool:
@@ -35,16 +38,21 @@ _ATTEMPTS = 4
 _GIVE_UP_S = 40.0
 
 
-def new_client(credentials: Credentials | None = None) -> httpx.Client:
+def new_client(
+    credentials: Credentials | None = None,
+    *,
+    wrap: Callable[[httpx.BaseTransport], httpx.BaseTransport] = lambda transport: transport,
+) -> httpx.Client:
     """Return a client that keeps its connections; close it after use. Threads may share it.
 
     :param credentials: keys by host; None for those of the setting OVERWATT_CREDENTIALS
+    :param wrap: put around the transport: no message, redirect or log sees what it changes in a request
     :raises CredentialsError: the file of keys cannot be used
     """
     if credentials is None:
         credentials = load_credentials(Settings().credentials)
     return httpx.Client(
-        transport=_KeyedTransport(credentials),
+        transport=wrap(_KeyedTransport(credentials)),
         timeout=httpx.Timeout(15.0, connect=8.0),
         follow_redirects=True,
         max_redirects=8,
@@ -123,6 +131,23 @@ def get_text(client: httpx.Client, url: str) -> str:
         return response.text
 
 
+class UnfitAnswerError(Exception):
+    """A server answered with something else than was asked for, which asking again may mend; the message says what."""
+
+
+def get_checked(client: httpx.Client, url: str, read: Callable[[httpx.Response], Result]) -> Result:
+    """Return what `read` makes of an answer; it raises `UnfitAnswerError` for one that is to be asked for again.
+
+    :param read: gets every answer, whatever its status
+    :raises SourceError: nothing fit can be had; the message names the address and says why
+    """
+    with _as_source_error(url):
+        for attempt in _attempts():
+            with attempt:
+                return read(client.get(url))
+    raise AssertionError("the last attempt returns or raises")
+
+
 def get_bytes(client: httpx.Client, url: str, at_most: int) -> bytes:
     """Read a file from a web server.
 
@@ -181,7 +206,7 @@ def _attempts() -> Retrying:
 def _may_pass(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
-    return isinstance(error, httpx.TransportError)
+    return isinstance(error, httpx.TransportError | UnfitAnswerError)
 
 
 @contextmanager
@@ -195,6 +220,8 @@ def _as_source_error(url: str) -> Iterator[None]:
             remedy = "it wants a key, give a signed address or download the file"
         reason = f"{status} {error.response.reason_phrase}".strip()
         raise SourceError(f"{public_href(url)}: the server answers {reason}; {remedy}") from error
+    except UnfitAnswerError as error:
+        raise SourceError(f"{public_href(url)}: {error}; it did so {_ATTEMPTS} times, check the address") from error
     except httpx.TimeoutException as error:
         raise SourceError(f"{public_href(url)}: the server does not answer in time; try again later") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
