@@ -245,6 +245,61 @@ def scenes(site: SiteId, source: Source = None, as_json: AsJson = False) -> None
 
 
 @app.command()
+def ingest(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="GeoTIFF, COG, JP2, VRT, NITF, ...")],
+    site: Annotated[str, typer.Option(metavar="SITE", help="Site that the imagery shows, at least in part.")],
+    source: Annotated[str, typer.Option(help='Who took it: "Airbus Pleiades Neo".')],
+    acquired: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE", help="2025-08-22; or what is known: 2025-08, 2025-Q3, 2025, 2025-08-01/2025-08-31."
+        ),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="What may be done with it.")] = None,
+    released: Annotated[
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Day of publication or delivery."),
+    ] = None,
+    price: Annotated[str, typer.Option(help="owned, free, requester pays, priced or unknown")] = "owned",
+    gsd: Annotated[float | None, typer.Option(metavar="METRES", help="Native GSD [default: the pixels' size]")] = None,
+    off_nadir: Annotated[float | None, typer.Option(metavar="DEGREES", help="Angle off the vertical.")] = None,
+    sun_azimuth: Annotated[float | None, typer.Option(metavar="DEGREES", help="Clockwise from north.")] = None,
+    sun_elevation: Annotated[float | None, typer.Option(metavar="DEGREES", help="Above the horizon.")] = None,
+    cloud: Annotated[float | None, typer.Option(metavar="PERCENT", help="Share of the image under cloud.")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Leave the files where they are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take purchased imagery into the library, from which every command reads it afterwards; one scene a file.
+
+    Tiles of one acquisition are one scene: make a VRT of them first (gdalbuildvrt) and take that in.
+    """
+    from flows.report import ingested_table
+    from pipelines.scenes.dates import parse_days
+    from pipelines.scenes.library import Statement
+    from pipelines.scenes.library import ingest as take_in
+    from pipelines.settings import Settings
+    from pipelines.sites import load_site
+
+    settings = Settings()
+    place = load_site(site, settings.aoi)
+    said = Statement(
+        source=source,
+        acquired=parse_days(acquired) if acquired else None,
+        licence=licence,
+        released=released.date() if released else None,
+        price=price,
+        gsd_m=gsd,
+        off_nadir_deg=off_nadir,
+        sun_azimuth_deg=sun_azimuth,
+        sun_elevation_deg=sun_elevation,
+        cloud_cover_percent=cloud,
+    )
+    taken = [take_in(settings.library, file, place, said, in_place=in_place) for file in files]
+    document = {"library": str(settings.library.absolute()), "scenes": [one.as_record() for one in taken]}
+    _result(as_json, document, lambda: [ingested_table(taken), f"next: overwatt run {place.id} --source library"])
+
+
+@app.command()
 def run(
     site: SiteId,
     date: Day = None,

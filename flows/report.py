@@ -18,6 +18,8 @@ from pipelines.backtest import WITHIN, Backtest
 from pipelines.capacity import Estimate
 from pipelines.census import Interval
 from pipelines.reference import BuildSpeed, Comparison, Snapshot
+from pipelines.scenes.dates import written_days
+from pipelines.scenes.library import Ingested
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
 from pipelines.timeline import MILESTONES_MW, Projection, Timeline
@@ -237,6 +239,26 @@ def sites_table(sites: Sequence[Site]) -> Table:
         kinds = Counter(zone.kind for zone in site.zones)
         zones = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
         table.add_row(site.id, site.name, site.operator, site.campus, site.perimeter_quality, zones)
+    return table
+
+
+def ingested_table(taken: Sequence[Ingested]) -> Table:
+    """Scenes that the library took in, or held already."""
+    table = Table()
+    for column in ("scene", "acquired", "dated by", "GSD, m", "source", "licence", "released", ""):
+        table.add_column(column, justify="right" if column == "GSD, m" else "left", overflow="fold")
+    for one in taken:
+        scene = one.scene
+        table.add_row(
+            scene.id,
+            written_days(scene.acquired, scene.earliest),
+            scene.acquired_from,
+            f"{scene.gsd_m:.2f}",
+            scene.source.removeprefix("library:"),
+            scene.licence,
+            "" if scene.released is None else str(scene.released),
+            "new" if one.new else "was there already",
+        )
     return table
 
 

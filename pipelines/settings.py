@@ -1,7 +1,9 @@
 """Where things are on this machine: every setting is an environment variable `OVERWATT_*` with a working default."""
 
 from pathlib import Path
+from typing import Self
 
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +24,15 @@ class Settings(BaseSettings):
     """Fetched scenes, kept for ever; safe to delete."""
     aoi: Path = ROOT / "aoi"
     """Folder of site files."""
-    source: str = "sample"
-    """Imagery source when a command or flow names none: `sample`, `local:PATH` or `stac:PATH_OR_URL`."""
+    library: Path = Path("library")
+    """Imagery that the user keeps, as `overwatt ingest` takes it in: a static STAC catalog with the images."""
+    source: str = ""
+    """Imagery sources when a command or flow names none, with `;` between: `library`, `sample`, `local:PATH`, ...
+
+    Empty: `library` once it holds a scene, and `sample` until then, so that rendered scenes stay apart from real ones.
+    """
+    tolerance_days: int = Field(default=15, ge=0)
+    """How far from the day asked for a scene may have been acquired to be taken for it."""
     credentials: Path | None = None
     """JSON file of keys by host, `{"HOST": {"headers": {...}, "query": {...}}}`, for imagery that asks for them.
 
@@ -33,3 +42,9 @@ class Settings(BaseSettings):
     reader_weights: Path = ROOT / "models" / "weights" / "reader.safetensors"
     device: str = "auto"
     """`auto` (CUDA when there is one, else CPU), `cpu`, `cuda`, `cuda:1`, ..."""
+
+    @model_validator(mode="after")
+    def _choose_source(self) -> Self:
+        if not self.source.strip():
+            self.source = "library" if (self.library / "catalog.json").is_file() else "sample"
+        return self

@@ -285,10 +285,10 @@ def _blocks(part: Window) -> Iterator[Window]:
 
 
 def _tags(scene: Scene) -> dict[str, str]:
-    tags = {
-        "TIFFTAG_DATETIME": scene.acquired.strftime("%Y:%m:%d %H:%M:%S"),
-        LICENCE_TAG: scene.licence,
-    }
+    tags = {LICENCE_TAG: scene.licence}
+    # The tag holds a moment; of a range it would be a false one.
+    if scene.earliest is None:
+        tags["TIFFTAG_DATETIME"] = scene.acquired.strftime("%Y:%m:%d %H:%M:%S")
     if scene.attribution:
         tags["TIFFTAG_COPYRIGHT"] = scene.attribution
     if scene.rendered:

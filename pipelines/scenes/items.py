@@ -37,6 +37,7 @@ __all__ = [
     "read_item",
     "safe_id",
     "scene_from_item",
+    "when_properties",
 ]
 
 _LONGEST_ACQUISITION = timedelta(days=1)
@@ -80,18 +81,37 @@ _JSON_NAMES = {str: "string", dict: "object", list: "list"}
 def acquired_of(item: pystac.Item) -> DateStatement:
     """Return when an item was acquired: its `datetime`, or the end of a range of at most one day.
 
+    A longer range is one of which a single moment is meant where `overwatt:earliest` says so by giving its start.
+
     :raises SceneError: the range is longer: a mosaic has no acquisition date
     """
     if item.datetime is not None:
         return DateStatement(_utc(item.datetime), "item")
     start = _time(item.properties["start_datetime"], "start_datetime")
     end = _time(item.properties["end_datetime"], "end_datetime")
+    earliest = _time(item.properties.get("overwatt:earliest"), f"STAC item {item.id}: 'overwatt:earliest'")
+    if earliest is not None and end is not None and earliest == start and earliest <= end:
+        said_by = _text(item.properties.get("overwatt:acquired_from")) or "item end_datetime"
+        return DateStatement(end.replace(hour=0, minute=0, second=0, microsecond=0), said_by, earliest)
     if start is None or end is None or not start <= end <= start + _LONGEST_ACQUISITION:
         raise SceneError(
             f"STAC item {item.id}: it spans {item.properties['start_datetime']} to {item.properties['end_datetime']}, "
             "which is no single acquisition"
         )
     return DateStatement(end, "item end_datetime")
+
+
+def when_properties(acquired: datetime, earliest: datetime | None) -> dict[str, str | None]:
+    """Return the properties that say when a scene was acquired; a range of days ends with its last second."""
+    if earliest is None:
+        return {"datetime": f"{acquired:%Y-%m-%dT%H:%M:%SZ}"}
+    return {
+        "datetime": None,
+        "start_datetime": f"{earliest:%Y-%m-%dT%H:%M:%SZ}",
+        "end_datetime": f"{acquired:%Y-%m-%d}T23:59:59Z",
+        # Without it a range would be one over which a mosaic was put together.
+        "overwatt:earliest": f"{earliest:%Y-%m-%dT%H:%M:%SZ}",
+    }
 
 
 def scene_from_item(
@@ -134,6 +154,8 @@ def scene_from_item(
         rendered=rendered,
         href=href,
         acquired_from=acquired.said_by,
+        earliest=acquired.earliest,
+        acknowledged=_text(properties.get("overwatt:acknowledged")),
         off_nadir_deg=_number(item, "view:off_nadir", properties.get("view:off_nadir")),
         sun_azimuth_deg=_number(item, "view:sun_azimuth", properties.get("view:sun_azimuth")),
         sun_elevation_deg=_number(item, "view:sun_elevation", properties.get("view:sun_elevation")),
@@ -235,15 +257,16 @@ def cached_item(
         "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
         "overwatt:price": None if scene.price == "unknown" else scene.price,
         "overwatt:acknowledged": scene.acknowledged or None,
-        "overwatt:earliest": None if scene.earliest is None else f"{scene.earliest:%Y-%m-%dT%H:%M:%SZ}",
     }
     properties |= {name: value for name, value in optional.items() if value is not None}
+    if scene.earliest is not None:
+        properties |= when_properties(scene.acquired, scene.earliest)
     schemas = {"proj:": PROJECTION_SCHEMA, "file:": FILE_SCHEMA, "view:": VIEW_SCHEMA, "eo:": EO_SCHEMA}
     item = pystac.Item(
         id=scene.id,
         geometry=mapping(footprint),
         bbox=list(footprint.bounds),
-        datetime=scene.acquired,
+        datetime=scene.acquired if scene.earliest is None else None,
         properties=properties,
         stac_extensions=[
             uri for prefix, uri in schemas.items() if prefix == "file:" or any(p.startswith(prefix) for p in properties)

@@ -19,20 +19,20 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
 from pipelines.scenes.cache import LICENCE_TAG, RENDERED_TAG, SceneCache
-from pipelines.scenes.dates import decide_acquired, stated_dates
+from pipelines.scenes.dates import Days, decide_acquired, stated_dates
 from pipelines.scenes.georeference import footprint, gsd_m, open_raster, refuse_far
 from pipelines.scenes.items import acquired_of, is_item, read_item, safe_id, scene_from_item
 from pipelines.scenes.selection import choose_scenes, refuse_reversed, within
 from pipelines.scenes.types import FetchedScene, Scene, SceneProblem
 from pipelines.sites import Site
 
-__all__ = ["IMAGE_SUFFIXES", "LocalSource"]
+__all__ = ["IMAGE_SUFFIXES", "UNKNOWN_LICENCE", "LocalSource", "local_scene"]
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"})
 """What is taken for an image in a folder; a single file may have any name that GDAL can open."""
-_UNKNOWN_LICENCE = "unknown (local file)"
+UNKNOWN_LICENCE = "unknown (local file)"
 
 
 class LocalSource:
@@ -52,7 +52,7 @@ class LocalSource:
             raise SourceError(f"{path} does not exist; give the path of an image or of a folder of images")
         if acquired and self.path.is_dir():
             raise SourceError(f"{path} is a folder: a date of acquisition can be given for one image only")
-        self._acquired = acquired
+        self._given = Days(acquired, acquired) if acquired else None
         self._licence = licence
         self._cache = SceneCache(cache, f"local:{self.path}")
 
@@ -98,27 +98,49 @@ class LocalSource:
         return [scene if times[scene.id] == 1 else _told_apart(scene) for scene in scenes]
 
     def _scene(self, path: Path) -> Scene:
-        sidecar = _sidecar(path)
-        with open_raster(path) as dataset:
-            item = sidecar or _item_of(dataset, path)
-            stated = [acquired_of(sidecar)] if sidecar else stated_dates(dataset, path)
-            remedy = (
-                "give its date (--date YYYY-MM-DD) with the file itself, or write the date into the file name or into "
-                f"a STAC item {path.with_suffix('.json').name} beside it"
-            )
-            acquired = decide_acquired(str(path), stated, self._acquired, remedy)
-            scene = scene_from_item(
-                item,
-                _asset_of(item, path),
-                source=self.name,
-                href=str(path),
-                footprint=footprint(dataset),
-                raster_gsd_m=gsd_m(dataset),
-                licence=_UNKNOWN_LICENCE,
-                acquired=acquired,
-            )
-            rendered = scene.rendered or dataset.tags().get(RENDERED_TAG, "").upper() == "YES"
-        return dataclasses.replace(scene, rendered=rendered, licence=self._licence or scene.licence)
+        return local_scene(path, source=self.name, given=self._given, licence=self._licence)
+
+
+def local_scene(
+    path: Path,
+    *,
+    source: str,
+    given: Days | None = None,
+    licence: str | None = None,
+    remedy: str = "",
+    believe_tags: bool = True,
+) -> Scene:
+    """Build the scene that an image on this machine is, from what it and the STAC item beside it say.
+
+    :param given: when it was acquired, as far as the user knows
+    :param licence: goes before what the item says
+    :param remedy: what the user can do when there is no date
+    :param believe_tags: whether a date that a TIFF tag states, maybe that of a later edit, can contradict `given`
+    :raises SceneError: it cannot be read, dated or placed on the ground, or contradicts `given`
+    """
+    sidecar = _sidecar(path)
+    with open_raster(path) as dataset:
+        item = sidecar or _item_of(dataset, path)
+        stated = [acquired_of(sidecar)] if sidecar else stated_dates(dataset, path)
+        if given is not None and not believe_tags:
+            stated = [one for one in stated if one.said_by != "tiff tag"]
+        remedy = remedy or (
+            "give its date (--date YYYY-MM-DD) with the file itself, or write the date into the file name or into "
+            f"a STAC item {path.with_suffix('.json').name} beside it"
+        )
+        acquired = decide_acquired(str(path), stated, given, remedy)
+        scene = scene_from_item(
+            item,
+            _asset_of(item, path),
+            source=source,
+            href=str(path),
+            footprint=footprint(dataset),
+            raster_gsd_m=gsd_m(dataset),
+            licence=UNKNOWN_LICENCE,
+            acquired=acquired,
+        )
+        rendered = scene.rendered or dataset.tags().get(RENDERED_TAG, "").upper() == "YES"
+    return dataclasses.replace(scene, rendered=rendered, licence=licence or scene.licence)
 
 
 def _item_of(dataset: DatasetReader, path: Path) -> pystac.Item:

@@ -1,6 +1,7 @@
 """Which of a source's scenes show a site within dates, and what to say when none does."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import shapely
 
 from pipelines.errors import NoSceneError, SceneError
 from pipelines.geojson import WGS84
-from pipelines.scenes.types import Scene, SceneProblem
+from pipelines.scenes.dates import Days, written_days
+from pipelines.scenes.types import ImagerySource, Scene, SceneProblem
 from pipelines.sites import Site
 
-__all__ = ["choose_scenes", "refuse_reversed", "within"]
+__all__ = ["Taken", "choose_scenes", "days_between", "nearest_to", "refuse_reversed", "search_near", "within"]
 
 _NAMED_AT_MOST = 3
+_NAMED_WITHIN_DAYS = 1100
+"""How far from a day scenes are looked for so that they can be named: a whole archive may be long."""
 
 
 def choose_scenes(
@@ -39,16 +43,106 @@ def choose_scenes(
         raise NoSceneError(f"{source} holds {len(scenes)} scenes, none of site {site.id}{nearest}{passed_over}")
     chosen = [scene for scene in showing if within(scene, start, end)]
     if not chosen:
-        days = sorted({f"{scene.acquired:%Y-%m-%d}" for scene in showing})
+        days = sorted({written_days(scene.acquired, scene.earliest) for scene in showing})
         held = ", ".join(days) if len(days) <= 8 else f"{len(days)} days from {days[0]} to {days[-1]}"
         raise NoSceneError(f"{source} has no scene of site {site.id} {_span(start, end)}; it has {held}{passed_over}")
     return sorted(chosen, key=lambda scene: (scene.acquired, scene.id))
 
 
 def within(scene: Scene, start: date | None, end: date | None) -> bool:
-    """Whether a scene was acquired from `start` to `end`, both included, in UTC."""
-    day = scene.acquired.date()
-    return (start is None or start <= day) and (end is None or day <= end)
+    """Whether a scene was, or may have been, acquired from `start` to `end`, both included, in UTC."""
+    first, last = (scene.earliest or scene.acquired).date(), scene.acquired.date()
+    return (start is None or start <= last) and (end is None or first <= end)
+
+
+def nearest_to(day: date, scenes: Sequence[Scene]) -> list[Scene]:
+    """Return the scenes acquired nearest to a day: all of one day, or of one range of days.
+
+    A range is no distance from the days in it; of what is equally near, an exact day goes before a range, a short range
+    before a long one, and the earlier before the later.
+    """
+
+    def key(scene: Scene) -> tuple[int, int, date]:
+        days = _days(scene)
+        return abs(days_between(day, days)), (days.last - days.first).days, days.last
+
+    if not scenes:
+        return []
+    best = min(map(key, scenes))
+    return sorted((scene for scene in scenes if key(scene) == best), key=lambda scene: (scene.acquired, scene.id))
+
+
+def days_between(day: date, days: Days) -> int:
+    """Return how many days after `day` something was acquired, negative before it; 0 within a range."""
+    if day in days:
+        return 0
+    return (days.first - day).days if day < days.first else (days.last - day).days
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken for a day that was asked for."""
+
+    asked: date
+    days: Days
+    """When it was acquired."""
+
+    @property
+    def off_days(self) -> int:
+        """Days from the day asked for to the day taken; negative where it was acquired before."""
+        return days_between(self.asked, self.days)
+
+    def __str__(self) -> str:
+        """Return it in words: `2025-08-22 asked, 2025-08-19 taken, 3 days before`."""
+        off = abs(self.off_days)
+        if off:
+            where = f"{off} {'day' if off == 1 else 'days'} {'before' if self.off_days < 0 else 'after'}"
+        else:
+            where = "the day itself" if self.days.exact else "which holds it"
+        return f"{self.asked} asked, {self.days} taken, {where}"
+
+
+def search_near(source: ImagerySource, site: Site, day: date, tolerance_days: int) -> tuple[list[Scene], Taken]:
+    """Find the scenes of a site acquired nearest to a day.
+
+    :param tolerance_days: how far from the day they may be
+    :raises NoSceneError: there is none within it; the message names the nearest before and after
+    :raises SceneError, SourceError: as `ImagerySource.search`
+    """
+    try:
+        found = source.search(site, *_around(day, tolerance_days))
+    except NoSceneError as none:
+        raise _too_far(source, site, day, tolerance_days) or none from None
+    chosen = nearest_to(day, found)
+    return chosen, Taken(day, _days(chosen[0]))
+
+
+def _too_far(source: ImagerySource, site: Site, day: date, tolerance_days: int) -> NoSceneError | None:
+    try:
+        others = source.search(site, *_around(day, max(_NAMED_WITHIN_DAYS, 2 * tolerance_days)))
+    except NoSceneError:
+        return None
+    before = [scene for scene in others if scene.acquired.date() < day]
+    after = [scene for scene in others if scene.acquired.date() >= day]
+    named = [
+        f"the nearest {side} is {_days(nearest[0])} ({abs(days_between(day, _days(nearest[0])))} days)"
+        for side, nearest in (("before", nearest_to(day, before)), ("after", nearest_to(day, after)))
+        if nearest
+    ]
+    return NoSceneError(
+        f"{source.name} has no scene of site {site.id} within {tolerance_days} days of {day}: {', '.join(named)}; give "
+        "one of these dates, or a wider --tolerance"
+    )
+
+
+def _around(day: date, days: int) -> tuple[date, date]:
+    # The calendar ends somewhere.
+    first = max(day.toordinal() - days, date.min.toordinal())
+    return date.fromordinal(first), date.fromordinal(min(day.toordinal() + days, date.max.toordinal()))
+
+
+def _days(scene: Scene) -> Days:
+    return Days((scene.earliest or scene.acquired).date(), scene.acquired.date())
 
 
 def refuse_reversed(start: date | None, end: date | None) -> None:

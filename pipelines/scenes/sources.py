@@ -5,16 +5,18 @@ from pathlib import Path
 
 from pipelines.errors import SourceError
 from pipelines.gdal_env import is_url
+from pipelines.scenes.library import LibrarySource
 from pipelines.scenes.local import LocalSource
 from pipelines.scenes.stac import StacSource
 from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
-from pipelines.settings import SAMPLE_CATALOG
+from pipelines.settings import SAMPLE_CATALOG, Settings
 
 __all__ = ["SOURCE_FORMS", "open_source"]
 
 SOURCE_FORMS = (
-    "sample (the embedded rendered scenes), local:PATH (an image or a folder of them), "
+    "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
+    "local:PATH (an image or a folder of them), "
     "stac:PATH_OR_URL (a static STAC catalog, collection or item), "
     "tiles:TEMPLATE_OR_FILE (dated XYZ, TMS or WMTS tiles)"
 )
@@ -34,8 +36,10 @@ def open_source(spec: str, *, cache: Path, acquired: date | None = None, licence
         something else than local images
     """
     kind, _, rest = spec.strip().partition(":")
-    if spec.strip() == "sample":
-        source: ImagerySource = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample")
+    if spec.strip() == "library":
+        source: ImagerySource = LibrarySource(Settings().library, cache=cache)
+    elif spec.strip() == "sample":
+        source = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample")
     elif kind == "local" and rest:
         return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
     elif kind == "tiles" and rest and not acquired:

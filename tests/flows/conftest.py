@@ -47,6 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PREFECT_HOME": str(folder / "prefect"),
         "OVERWATT_CACHE": str(folder / "cache"),
         "OVERWATT_ARCHIVE": str(folder / "archive"),
+        "OVERWATT_LIBRARY": str(folder / "library"),
         "NO_COLOR": "1",
         "COLUMNS": "120",
     }
