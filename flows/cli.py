@@ -41,7 +41,11 @@ app.add_typer(reference_app, name="reference")
 
 SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of a site file.")]
 Source = Annotated[
-    str | None, typer.Option(help="sample, local:PATH or stac:PATH_OR_URL [default: OVERWATT_SOURCE, else sample]")
+    str | None,
+    typer.Option(
+        help="sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), or a name of "
+        "data/imagery/sources.csv [default: OVERWATT_SOURCE, else sample]"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1")]
 Archive = Annotated[Path | None, typer.Option(help="Output folder [default: OVERWATT_ARCHIVE, else archive]")]
@@ -227,16 +231,27 @@ def speed(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def scenes(site: SiteId, source: Source = None, as_json: AsJson = False) -> None:
+def scenes(
+    site: SiteId,
+    source: Source = None,
+    max_cloud: Annotated[
+        float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Leave out scenes with more cloud.")
+    ] = None,
+    max_gsd: Annotated[
+        float | None, typer.Option(metavar="METRES", help="Leave out scenes with coarser pixels.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the scenes that an imagery source holds of a site."""
     from flows.report import scenes_table
     from pipelines.documents import to_json
     from pipelines.scenes import open_source
+    from pipelines.scenes.selection import Limits
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
     settings = Settings()
-    imagery = open_source(source or settings.source, cache=settings.cache)
+    imagery = open_source(source or settings.source, cache=settings.cache, limits=Limits(max_cloud, max_gsd))
     found = imagery.search(load_site(site, settings.aoi))
     shown = ("id", "source", "acquired", "acquired_from", "gsd_m", "rendered", "licence", "attribution", "href")
     records = [{field: to_json(getattr(scene, field)) for field in shown} for scene in found]

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ from pipelines.scenes.georeference import (
     unreadable,
     window_around,
 )
-from pipelines.scenes.items import cached_item
+from pipelines.scenes.items import Origin, cached_item
+from pipelines.scenes.mosaic import COPIED, join_tiles
 from pipelines.scenes.radiometry import Radiometry, radiometry_of
 from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.types import FetchedScene, Scene
@@ -88,14 +90,14 @@ class SceneCache:
         :raises SceneError: the scene does not overlap the area, or its pixels cannot be used
         :raises SourceError: the scene cannot be read from where it is, or the cache cannot be written
         """
-        version = _file_version(scene.href, self._signer)
+        version = _version_of_all(scene, self._signer)
         path = self._path(scene, area, version)
         fetched = _reuse(scene, path)
         if fetched:
             return fetched
         log.info("fetching %s from %s", scene.id, public_href(scene.href))
         fetched = _write(scene, area, path, self._signer)
-        if _file_version(scene.href, self._signer) != version:
+        if _version_of_all(scene, self._signer) != version:
             fetched.item_path.unlink(missing_ok=True)
             raise SceneError(f"{public_href(scene.href)} changed while it was read; run again when it is complete")
         return fetched
@@ -125,7 +127,12 @@ class SceneCache:
 def _identity(scene: Scene) -> str:
     fields = {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
     # The key of a signed address changes by the hour.
-    return repr(sorted((fields | {"href": public_href(scene.href), "footprint": scene.footprint.wkt}).items()))
+    addresses = {"href": public_href(scene.href), "parts": tuple(public_href(part) for part in scene.parts)}
+    return repr(sorted((fields | addresses | {"footprint": scene.footprint.wkt}).items()))
+
+
+def _version_of_all(scene: Scene, signer: Signer) -> str:
+    return "|".join(_file_version(href, signer) for href in (scene.href, *scene.parts))
 
 
 def _file_version(href: str, signer: Signer) -> str:
@@ -165,19 +172,17 @@ def _reuse(scene: Scene, path: Path) -> FetchedScene | None:
 def _write(
     scene: Scene, area: Polygon | MultiPolygon, path: Path, signer: Signer, made: Path | None = None
 ) -> FetchedScene:
-    name, href = public_href(scene.href), str(made or scene.href)
-    with open_raster(href, signer=signer) as source, scratch_folder(path) as scratch:
-        window = window_around(source, area, MARGIN_M)
-        if window is None:
-            raise refuse_far(name, footprint(source), area, "the area asked for")
-        with reading(href):
-            radiometry = radiometry_of(source, scene.declared, name)
-        rendered = scene.rendered or source.tags().get(RENDERED_TAG, "").upper() == "YES"
-        scene = dataclasses.replace(scene, rendered=rendered, gsd_m=_native_gsd_m(scene, source, name))
+    name = public_href(scene.href)
+    with scratch_folder(path) as scratch:
+        tiles = _read_tiles(scene, area, path, scratch, signer, made)
+        radiometry = tiles[0].radiometry
+        scene = dataclasses.replace(
+            scene, rendered=any(tile.rendered for tile in tiles), gsd_m=max(tile.gsd_m for tile in tiles)
+        )
         plain, cog, item_path = scratch / "plain.tif", scratch / "cog.tif", scratch / "item.json"
-        with writing(path):
-            write_rgb(source, window, radiometry, plain, _tags(scene))
-            _write_cog(plain, cog)
+        with writing(path), gdal_env():
+            placed = join_tiles([tile.path for tile in tiles], plain, _tags(scene)) if len(tiles) > 1 else [COPIED]
+            _write_cog(plain if len(tiles) > 1 else tiles[0].path, cog)
         with gdal_env(), rasterio.open(cog) as dataset:
             coverage = _coverage(dataset, area)
             if not coverage.area:
@@ -192,13 +197,88 @@ def _write(
                 sha256=sha256,
                 footprint=footprint(dataset),
                 coverage=coverage,
-                source_sha256=None if is_url(scene.href) else _sha256(Path(scene.href)),
+                origins=[
+                    Origin(tile.href, None if is_url(tile.href) else _sha256(Path(tile.href)), how)
+                    for tile, how in zip(tiles, placed, strict=True)
+                ],
             )
         with writing(path):
             item_path.write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
             cog.replace(path)
             item_path.replace(path.with_suffix(".json"))
     return FetchedScene(scene, path, path.with_suffix(".json"), sha256, coverage)
+
+
+@dataclass(frozen=True)
+class _ReadTile:
+    """The part of one raster around the area, on this machine in the one form."""
+
+    href: str
+    path: Path
+    radiometry: Radiometry
+    dtype: str
+    gsd_m: float
+    rendered: bool
+
+
+def _read_tiles(
+    scene: Scene, area: Polygon | MultiPolygon, path: Path, scratch: Path, signer: Signer, made: Path | None
+) -> list[_ReadTile]:
+    """Read what a scene's rasters show of the area; one that shows nothing of it is left out.
+
+    :raises SceneError: none shows it, or two are of different kinds
+    """
+    tiles: list[_ReadTile] = []
+    far: SceneError | None = None
+    for href in (scene.href, *scene.parts):
+        name = public_href(href)
+        address = str(made) if made and href == scene.href else href
+        with open_raster(address, signer=signer) as source:
+            window = window_around(source, area, MARGIN_M)
+            if window is None:
+                far = far or refuse_far(name, footprint(source), area, "the area asked for")
+                continue
+            with reading(address):
+                radiometry = radiometry_of(source, scene.declared, name)
+            rendered = scene.rendered or source.tags().get(RENDERED_TAG, "").upper() == "YES"
+            gsd_m = _native_gsd_m(scene, source, name)
+            tile = _ReadTile(href, scratch / f"tile{len(tiles)}.tif", radiometry, source.dtypes[0], gsd_m, rendered)
+            if tiles:
+                tile = _like(tiles[0], tile)
+            with writing(path):
+                write_rgb(
+                    source,
+                    window,
+                    tile.radiometry,
+                    tile.path,
+                    _tags(dataclasses.replace(scene, rendered=rendered, gsd_m=gsd_m)),
+                )
+            tiles.append(tile)
+    if not tiles and far:
+        raise far
+    return tiles
+
+
+def _like(first: _ReadTile, tile: _ReadTile) -> _ReadTile:
+    """Show a tile's pixels as the first's are shown, so that no seam is seen.
+
+    :raises SceneError: its pixels are of another kind
+    """
+    kinds = [
+        f"{one.dtype}, {'one band' if len(set(one.radiometry.bands)) == 1 else 'colour'}"
+        f"{', palette' if one.radiometry.palette is not None else ''}"
+        for one in (first, tile)
+    ]
+    if kinds[0] != kinds[1]:
+        raise SceneError(
+            f"{public_href(first.href)} and {public_href(tile.href)} are tiles of one acquisition, but their pixels "
+            f"differ ({kinds[0]}; {kinds[1]}), so that they cannot become one image"
+        )
+    if first.radiometry.stretch is None:
+        return tile
+    stretch_from = first.radiometry.stretch_from
+    shown = dataclasses.replace(tile.radiometry, stretch=first.radiometry.stretch, stretch_from=stretch_from)
+    return dataclasses.replace(tile, radiometry=shown)
 
 
 def _native_gsd_m(scene: Scene, source: DatasetReader, name: str) -> float:

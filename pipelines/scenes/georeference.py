@@ -36,6 +36,7 @@ __all__ = [
     "is_unplaced",
     "lonlat_from_pixels",
     "open_raster",
+    "pixel_size_m",
     "reading",
     "refuse_far",
     "unreadable",
@@ -121,6 +122,18 @@ def gsd_m(dataset: DatasetReader) -> float:
     (lon, lon_right, lon_down), (lat, lat_right, lat_down) = lonlat_from_pixels(
         dataset, np.array([[x, y], [x + 1, y], [x, y + 1]])
     ).T
+    _, _, sides = WGS84.inv([lon, lon], [lat, lat], [lon_right, lon_down], [lat_right, lat_down])
+    return float(max(sides))
+
+
+def pixel_size_m(crs: pyproj.CRS, transform: rasterio.Affine, column: float, row: float) -> float:
+    """Return the ground size in metres of the pixel at (column, row) of a grid, the longer of its two sides.
+
+    :raises ProjError: the CRS cannot be converted to longitude and latitude there
+    """
+    x, y = transform @ (np.array([column, column + 1, column]), np.array([row, row, row + 1]))
+    to_lonlat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    (lon, lon_right, lon_down), (lat, lat_right, lat_down) = to_lonlat.transform(x, y, errcheck=True)
     _, _, sides = WGS84.inv([lon, lon], [lat, lat], [lon_right, lon_down], [lat_right, lat_down])
     return float(max(sides))
 

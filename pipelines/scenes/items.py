@@ -6,7 +6,8 @@ Overwatt's own properties carry the prefix `overwatt:`; everything that STAC has
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pipelines.scenes.types import RasterDeclaration, Scene
 from pipelines.scenes.web import public_href
 
 __all__ = [
+    "Origin",
     "acquired_of",
     "cached_item",
     "is_item",
@@ -211,6 +213,17 @@ def safe_id(text: str) -> str:
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A raster that a cached COG was made from."""
+
+    href: str
+    sha256: str | None
+    """None where the file is remote."""
+    placed: str
+    """How its pixels came into the COG."""
+
+
 def cached_item(
     scene: Scene,
     dataset: DatasetReader,
@@ -221,12 +234,12 @@ def cached_item(
     sha256: str,
     footprint: Polygon,
     coverage: Polygon | MultiPolygon,
-    source_sha256: str | None,
+    origins: Sequence[Origin],
 ) -> dict[str, Any]:
     """Describe a cached COG as a STAC item (JSON); the same input gives the same item.
 
     :param dataset: the COG, open
-    :param source_sha256: of the local file it was cut from, None where that file is remote
+    :param origins: the rasters it was made from, the one on top first
     """
     properties: dict[str, Any] = {
         "gsd": scene.gsd_m,
@@ -245,7 +258,7 @@ def cached_item(
         "overwatt:stretch": radiometry.stretch,
         "overwatt:stretch_from": radiometry.stretch_from,
         "overwatt:mask": radiometry.mask_from,
-        "overwatt:derived_from": {"href": public_href(scene.href), "sha256": source_sha256},
+        "overwatt:derived_from": {"href": public_href(origins[0].href), "sha256": origins[0].sha256},
         "overwatt:coverage": mapping(coverage),
     }
     optional = {
@@ -256,6 +269,11 @@ def cached_item(
         "attribution": scene.attribution or None,
         "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
         "overwatt:price": None if scene.price == "unknown" else scene.price,
+        "overwatt:parts": [
+            {"href": public_href(one.href), "sha256": one.sha256, "placed": one.placed} for one in origins
+        ]
+        if len(origins) > 1
+        else None,
         "overwatt:acknowledged": scene.acknowledged or None,
     }
     properties |= {name: value for name, value in optional.items() if value is not None}
@@ -285,7 +303,8 @@ def cached_item(
         },
     )
     item.add_asset("data", asset)
-    item.add_link(pystac.Link("derived_from", _link_href(scene.href)))
+    for one in origins:
+        item.add_link(pystac.Link("derived_from", _link_href(one.href)))
     # Through JSON, so that what is returned is what a reader of the file gets.
     document: dict[str, Any] = json.loads(json.dumps(item.to_dict(include_self_link=False)))
     return document

@@ -13,11 +13,59 @@ from pipelines.scenes.dates import Days, written_days
 from pipelines.scenes.types import ImagerySource, Scene, SceneProblem
 from pipelines.sites import Site
 
-__all__ = ["Taken", "choose_scenes", "days_between", "nearest_to", "refuse_reversed", "search_near", "within"]
+__all__ = [
+    "NO_LIMITS",
+    "Limits",
+    "Taken",
+    "choose_scenes",
+    "days_between",
+    "nearest_to",
+    "refuse_reversed",
+    "search_near",
+    "within",
+]
 
 _NAMED_AT_MOST = 3
 _NAMED_WITHIN_DAYS = 1100
 """How far from a day scenes are looked for so that they can be named: a whole archive may be long."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What scenes are asked for; one that does not state a figure is not left out for it."""
+
+    max_cloud_percent: float | None = None
+    """Greatest share of the whole image under cloud, 0 to 100."""
+    max_gsd_m: float | None = None
+    """Coarsest ground sampling distance in metres."""
+
+    def named(self) -> dict[str, float]:
+        """The limits that are set, by the name of the STAC property they hold for."""
+        limits = {"eo:cloud_cover": self.max_cloud_percent, "gsd": self.max_gsd_m}
+        return {name: most for name, most in limits.items() if most is not None}
+
+    def allow(self, scene: Scene) -> bool:
+        """Whether a scene keeps within them."""
+        cloudy = (
+            self.max_cloud_percent is not None
+            and scene.cloud_cover_percent is not None
+            and scene.cloud_cover_percent > self.max_cloud_percent
+        )
+        # A declared 0.6 and a limit of 0.6 are the same, however they were rounded.
+        coarse = self.max_gsd_m is not None and scene.gsd_m > self.max_gsd_m * (1 + 1e-6)
+        return not cloudy and not coarse
+
+    def __str__(self) -> str:
+        """The limits in words."""
+        parts = []
+        if self.max_cloud_percent is not None:
+            parts.append(f"at most {self.max_cloud_percent:g}% cloud")
+        if self.max_gsd_m is not None:
+            parts.append(f"a GSD of at most {self.max_gsd_m:g} m")
+        return " and ".join(parts) or "no limits"
+
+
+NO_LIMITS = Limits()
 
 
 def choose_scenes(

@@ -7,6 +7,8 @@ from pipelines.errors import SourceError
 from pipelines.gdal_env import is_url
 from pipelines.scenes.library import LibrarySource
 from pipelines.scenes.local import LocalSource
+from pipelines.scenes.presets import load_presets, preset
+from pipelines.scenes.selection import NO_LIMITS, Limits
 from pipelines.scenes.stac import StacSource
 from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
@@ -17,14 +19,19 @@ __all__ = ["SOURCE_FORMS", "open_source"]
 SOURCE_FORMS = (
     "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
     "local:PATH (an image or a folder of them), "
-    "stac:PATH_OR_URL (a static STAC catalog, collection or item), "
-    "tiles:TEMPLATE_OR_FILE (dated XYZ, TMS or WMTS tiles)"
+    "stac:PATH_OR_URL (a static STAC catalog, collection or item, or a STAC API, #COLLECTION,... behind it), "
+    "tiles:TEMPLATE_OR_FILE (dated XYZ, TMS or WMTS tiles), "
+    "or a source known by name such as planetary-computer-naip"
 )
 """The forms of a source, for messages and help."""
 
 
-def open_source(spec: str, *, cache: Path, acquired: date | None = None, licence: str | None = None) -> ImagerySource:
+def open_source(
+    spec: str, *, cache: Path, acquired: date | None = None, licence: str | None = None, limits: Limits = NO_LIMITS
+) -> ImagerySource:
     """Return the source that `spec` names.
+
+    A name of `data/imagery/sources.csv` goes before a path of that name.
 
     A bare path or URL is taken for what it is: `.json` for STAC, a folder with a `catalog.json` for STAC, any other
     file or folder for local.
@@ -32,26 +39,38 @@ def open_source(spec: str, *, cache: Path, acquired: date | None = None, licence
     :param cache: folder of fetched scenes
     :param acquired: date of acquisition of a single local image
     :param licence: of local images
-    :raises SourceError: `spec` is none of the forms, its path does not exist, or `acquired` or `licence` is given for
-        something else than local images
+    :param limits: on what a STAC source offers
+    :raises SourceError: `spec` is none of the forms, its path does not exist, `acquired` or `licence` is given for
+        something else than local images, or `limits` for local images
     """
     kind, _, rest = spec.strip().partition(":")
+    if (kind in ("local", "tiles") or spec.strip() == "library") and limits != NO_LIMITS:
+        raise SourceError(f"{spec}: cloud cover and GSD can be limited for STAC sources only; leave the limits out")
     if spec.strip() == "library":
         source: ImagerySource = LibrarySource(Settings().library, cache=cache)
     elif spec.strip() == "sample":
-        source = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample")
+        source = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample", limits=limits)
     elif kind == "local" and rest:
         return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
     elif kind == "tiles" and rest and not acquired:
         return TileSource(rest, cache=cache, licence=licence)
     elif kind == "stac" and rest:
-        source = StacSource(rest, cache=cache)
+        source = StacSource(rest, cache=cache, limits=limits)
+    elif spec.strip() in load_presets():
+        source = _known(spec.strip(), cache, limits)
     else:
         kind = _kind_of(spec.strip())
-        return open_source(f"{kind}:{spec.strip()}", cache=cache, acquired=acquired, licence=licence)
+        return open_source(f"{kind}:{spec.strip()}", cache=cache, acquired=acquired, licence=licence, limits=limits)
     if acquired or licence:
         raise SourceError(f"{spec} says its dates and licences itself; give them for local images only")
     return source
+
+
+def _known(name: str, cache: Path, limits: Limits) -> ImagerySource:
+    known = preset(name)
+    if known.kind != "stac":
+        raise SourceError(f"{name} is a {known.kind} source, which cannot be opened")
+    return StacSource(known.address, cache=cache, name=name, limits=limits, preset=known)
 
 
 def _kind_of(bare: str) -> str:

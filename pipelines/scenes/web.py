@@ -6,9 +6,9 @@ and what is above never sees them.
 
 import logging
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
@@ -18,7 +18,16 @@ from pipelines.errors import SourceError
 from pipelines.scenes.credentials import Credentials, HostKeys, is_loopback, load_credentials
 from pipelines.settings import Settings
 
-__all__ = ["UnfitAnswerError", "get_bytes", "get_checked", "get_text", "new_client", "public_href", "version_of"]
+__all__ = [
+    "UnfitAnswerError",
+    "get_bytes",
+    "get_checked",
+    "get_text",
+    "new_client",
+    "public_href",
+    "request_text",
+    "version_of",
+]
 
 Result = TypeVar("Result")
 
@@ -123,10 +132,24 @@ def get_text(client: httpx.Client, url: str) -> str:
 
     :raises SourceError: it cannot be had; the message names the address and says why
     """
+    return request_text(client, url)
+
+
+def request_text(
+    client: httpx.Client, url: str, *, method: str = "GET", parameters: Mapping[str, Any] | None = None
+) -> str:
+    """Ask a web server and return the text of its answer.
+
+    :param method: of a question that may be asked again: `GET`, or `POST` to search
+    :param parameters: JSON body of a POST, joined to the query of a GET
+    :raises SourceError: it cannot be had; the message names the address and says why
+    """
     with _as_source_error(url):
+        body = dict(parameters or {}) if method == "POST" else None
+        address = httpx.URL(url) if body is not None else httpx.URL(url).copy_merge_params(parameters or {})
         for attempt in _attempts():
             with attempt:
-                response = client.get(url)
+                response = client.request(method, address, json=body)
                 response.raise_for_status()
         return response.text
 

@@ -196,7 +196,7 @@ def test_port_that_nobody_listens_on(site: Site, tmp_path: Path) -> None:
         ("", "is not JSON"),
         ("[1, 2]", "is no STAC catalog, collection or item"),
         ('{"type": "FeatureCollection", "features": []}', "is no STAC catalog, collection or item"),
-        ('{"type": "Catalog", "stac_version": "1.0.0", "conformsTo": ["x"], "links": []}', "is a STAC API"),
+        ('{"type": "Catalog", "stac_version": "1.0.0", "conformsTo": ["x"], "links": []}', "a STAC API"),
     ],
 )
 @pytest.mark.parametrize("where", ["disk", "http"])
