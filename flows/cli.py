@@ -538,6 +538,38 @@ def timeline(
 
 
 @app.command()
+def cue(
+    site: SiteId,
+    source: Annotated[
+        str, typer.Option(help="Sentinel-2 surface reflectance: a source known by name, or stac:PATH_OR_URL.")
+    ] = "earth-search-sentinel-2",
+    since: Annotated[
+        datetime.datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Change since this day [default: the last sharp image in the archive, else a year ago]",
+        ),
+    ] = None,
+    archive: Archive = None,
+    picture: Picture = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether free Sentinel-2 imagery shows change enough to be worth buying a sharp image."""
+    from flows.cueing import look_for_change
+    from flows.report import cue_report, progress_bar
+
+    form = None if picture is None else _picture_form(picture)
+    with progress_bar(Console(stderr=True), "starting"):
+        found = look_for_change(site, source, since.date() if since else None, archive)
+    if picture is not None and form is not None:
+        from pipelines.pictures import cue_picture
+
+        _write_picture(picture, cue_picture(found, form))
+    _result(as_json, found.as_record(), lambda: cue_report(found))
+
+
+@app.command()
 def demo(device: Device = "auto", archive: Archive = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Count the embedded rendered scenes and compare with what was rendered; exit code 1 where they differ."""
     from flows.report import progress_bar

@@ -17,6 +17,7 @@ from flows.summary import FIGURES, RunSummary, class_label, figure, run_title, t
 from pipelines.backtest import WITHIN, Backtest
 from pipelines.capacity import Estimate
 from pipelines.census import Interval
+from pipelines.cue import AT_ONCE, THRESHOLD, Cue
 from pipelines.reference import BuildSpeed, Comparison, Snapshot
 from pipelines.scenes.dates import written_days
 from pipelines.scenes.library import Ingested
@@ -260,6 +261,31 @@ def ingested_table(taken: Sequence[Ingested]) -> Table:
             "new" if one.new else "was there already",
         )
     return table
+
+
+def cue_report(found: Cue) -> RenderableType:
+    """What Sentinel-2 shows of each zone, with the small print under it."""
+    rendered = " (RENDERED imagery, not photographs)" if found.rendered else ""
+    since = f"since {found.since}" if found.since else "since the first dates"
+    table = Table(title=Text(f"{found.name}: change {since}{rendered}", style="bold"), title_justify="left")
+    for column in ("zone", "clear dates", "highest index", "first seen", "what it says"):
+        table.add_column(column, justify="right" if column in ("clear dates", "highest index") else "left")
+    for zone in found.zones:
+        asked = [look.index for look in zone.looks if not look.history]
+        table.add_row(
+            f"{zone.zone} ({zone.kind})",
+            str(len(zone.looks)),
+            f"{max(asked):.1f}" if asked else "",
+            str(zone.first) if zone.first else "",
+            Text(zone.reason, style="bold" if zone.flagged else ""),
+        )
+    small_print = [
+        f"index: change over its noise; flagged from {THRESHOLD:g} twice in a row or {AT_ONCE:g} at once",
+        f"source {found.source}; licence {', '.join(found.licences)}"
+        + (f"; {', '.join(found.attributions)}" if found.attributions else ""),
+        *found.notes,
+    ]
+    return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
 def scenes_table(scenes: Sequence[Scene]) -> Table:

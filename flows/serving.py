@@ -32,6 +32,7 @@ from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from rich.console import Console
 
+from flows.cueing import cue
 from flows.monitor import monitor, monitor_all
 from flows.prefect_env import HEARTBEAT_S, TAG, ServerError, require_server
 from pipelines.errors import InputError
@@ -64,6 +65,7 @@ def serve(cron: str, port: int) -> None:
         served = [
             _deployment(monitor_all, "scheduled", Cron(cron, timezone="UTC")),
             _deployment(monitor, "ad-hoc", None),
+            _deployment(cue, "tip-and-cue", None),
         ]
         Console().print(f"Overwatt looks for new imagery at '{cron}' UTC; runs and results: {url}; Ctrl-C ends it.")
         prefect.serve(*served, print_starting_message=False, heartbeat_seconds=HEARTBEAT_S)

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from pipelines.capacity import Estimate
 from pipelines.census import Interval
+from pipelines.cue import AT_ONCE, THRESHOLD, Cue
 from pipelines.tables import Published
 from pipelines.timeline import Timeline
 
-__all__ = ["timeline_picture", "waterfall_picture"]
+__all__ = ["cue_picture", "timeline_picture", "waterfall_picture"]
 
 _RENDERED = "RENDERED IMAGERY - NOT A PHOTOGRAPH"
 _INK, _QUIET = "#1b1f24", "#6a737d"
@@ -75,6 +76,38 @@ def timeline_picture(timeline: Timeline, published: Sequence[Published] = (), fo
     _dress(axes, timeline.name, timeline.rendered)
     credit = [row.source.partition(":")[0] for row in published if row.site in sites and "CC BY" in row.source]
     _footnote(figure, "; ".join(("published figures: data/reference/published.csv", *dict.fromkeys(credit))))
+    return _saved(figure, form)
+
+
+def cue_picture(cue: Cue, form: str = "png") -> bytes:
+    """The change of each zone over its noise, by date, with the heights from which it is flagged.
+
+    :param form: `png` or `svg`
+    """
+    figure = Figure(figsize=(9, 5.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for zone in cue.zones:
+        days: Any = [look.date for look in zone.looks]
+        (line,) = axes.plot(
+            days,
+            [look.index for look in zone.looks],
+            marker="o",
+            markersize=3,
+            linewidth=1,
+            label=f"{zone.zone}{', flagged' * zone.flagged}",
+        )
+        if zone.first is not None:
+            axes.axvline(zone.first, color=line.get_color(), linestyle=":", linewidth=1)  # type: ignore[arg-type]
+    axes.axhline(THRESHOLD, color=_QUIET, linestyle="--", linewidth=1, label="flagged from here twice in a row")
+    axes.axhline(AT_ONCE, color=_QUIET, linestyle="-", linewidth=1, label="flagged from here at once")
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("change / noise")
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    _dress(axes, f"{cue.name}, Sentinel-2", cue.rendered)
+    _footnote(figure, "; ".join(dict.fromkeys((*cue.attributions, *cue.licences))))
     return _saved(figure, form)
 
 

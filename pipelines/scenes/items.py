@@ -24,6 +24,7 @@ from rasterio.io import DatasetReader
 from shapely.geometry import MultiPolygon, Polygon, mapping
 
 from pipelines.errors import SceneError
+from pipelines.scenes.bands import item_bands
 from pipelines.scenes.dates import DateStatement
 from pipelines.scenes.radiometry import Radiometry
 from pipelines.scenes.types import RasterDeclaration, Scene
@@ -166,6 +167,7 @@ def scene_from_item(
         declared=_declaration(item, asset),
         released=_released(item),
         price=_text(properties.get("overwatt:price")) or price,
+        bands=item_bands(item),
     )
 
 

@@ -14,7 +14,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.sites import Site
 
-__all__ = ["FetchedScene", "ImagerySource", "RasterDeclaration", "Scene", "SceneProblem"]
+__all__ = ["Band", "FetchedScene", "ImagerySource", "RasterDeclaration", "Scene", "SceneProblem"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,20 @@ class RasterDeclaration:
     """
     rgb_bands: tuple[int, int, int] | None = None
     """Band numbers, counted from 1, of red, green and blue (asset field `bands` or `eo:bands`)."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One spectral band of a scene in a file of its own."""
+
+    name: str
+    """Common name: `red`, `green`, `blue`, `nir`, `swir16`, or `scl` (classes of what a pixel shows)."""
+    href: str
+    """An absolute path or an http(s) URL."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """Reflectance is the pixel value times `scale` plus `offset`."""
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class Scene:
     """Licence that the user acknowledged explicitly, when and how; empty where none asks for it."""
     parts: tuple[str, ...] = ()
     """Further rasters of the same acquisition, mosaicked with `href` (which lies on top) when the scene is fetched."""
+    bands: tuple[Band, ...] = field(default=(), repr=False)
+    """Single bands beside the picture, where the source has them; no part of what is fetched."""
 
 
 @dataclass(frozen=True)
