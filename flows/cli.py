@@ -589,28 +589,51 @@ def demo(device: Device = "auto", archive: Archive = None, as_json: AsJson = Fal
 
 @app.command()
 def publish(
-    to: Annotated[str, typer.Option(metavar="postgresql://USER@HOST/DB", help="PostGIS database to write to.")],
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="postgresql://USER@HOST/DB", help="PostGIS database to write to, instead of files."),
+    ] = None,
     schema: Annotated[str, typer.Option(help="Schema of the database; made where it is missing.")] = "overwatt",
-    prune: Annotated[bool, typer.Option("--prune", help="Remove runs that the archive no longer holds.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove runs from the database that the archive no longer holds.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the files go [default: layers, in the archive]")
+    ] = None,
     archive: Archive = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the archive's runs, detections, censuses and estimates to a PostGIS database.
+    """Merge all runs into layers for GIS programs, or write them to a PostGIS database with --to.
 
-    The password comes from PGPASSWORD, ~/.pgpass or a service file; in the address others may read it.
+    The files: GeoPackage, GeoParquet, QGIS project, STAC catalog. The password of a database comes from PGPASSWORD,
+    ~/.pgpass or a service file; in the address others may read it. A run folder that cannot be read is named and left
+    out, and the exit code is then 1.
     """
-    from flows.report import sent_report
-    from pipelines.layers.archive import read_archive
-    from pipelines.postgis import publish_to_postgis
+    from flows.report import published_report, sent_report
     from pipelines.settings import Settings
-    from pipelines.sites import load_sites
 
     settings = Settings()
-    runs = read_archive(archive or settings.archive)
-    sent = publish_to_postgis(runs, load_sites(settings.aoi), to, schema=schema, prune=prune)
-    for broken in sent.broken:
+    made: Any
+    report: Any
+    if to is None:
+        from pipelines.layers.publish import publish_layers
+
+        made, report = publish_layers(archive or settings.archive, settings.aoi, out), published_report
+    else:
+        from pipelines.layers.archive import read_archive
+        from pipelines.postgis import publish_to_postgis
+        from pipelines.sites import load_sites
+
+        if out is not None:
+            raise typer.BadParameter("give either --out FOLDER or --to postgresql://..., not both")
+        runs = read_archive(archive or settings.archive)
+        made = publish_to_postgis(runs, load_sites(settings.aoi), to, schema=schema, prune=prune)
+        report = sent_report
+    for broken in made.broken:
         print(f"overwatt: {broken}", file=sys.stderr)  # noqa: T201
-    _result(as_json, sent.as_record(), lambda: sent_report(sent))
+    _result(as_json, made.as_record(), lambda: report(made))
+    if made.broken:
+        raise typer.Exit(1)
 
 
 @app.command()

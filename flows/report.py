@@ -18,6 +18,7 @@ from pipelines.backtest import WITHIN, Backtest
 from pipelines.capacity import Estimate
 from pipelines.census import Interval
 from pipelines.cue import AT_ONCE, THRESHOLD, Cue
+from pipelines.layers.publish import Published
 from pipelines.reference import BuildSpeed, Comparison, Snapshot
 from pipelines.scenes.dates import written_days
 from pipelines.scenes.library import Ingested
@@ -67,6 +68,18 @@ def written_table(found: Written) -> RenderableType:
         *([f"lettering read: {', '.join(found.texts)}"] if found.texts else []),
     ]
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def published_report(made: Published) -> RenderableType:
+    """What the merged layers hold, and which files changed."""
+    rendered = " (RENDERED imagery among them)" if made.rendered else ""
+    lines = [
+        f"{made.runs} runs, {made.detections} detections{rendered} in {made.folder}",
+        *(f"written: {name}" for name in made.written),
+        *(f"removed: {name}" for name in made.removed),
+        f"unchanged: {made.unchanged} files",
+    ]
+    return Group(*(Text(line) for line in lines))
 
 
 def estimate_report(result: Estimate) -> RenderableType:

@@ -10,12 +10,16 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pystac
 import shapely
+from pystac.extensions.eo import SCHEMA_URI as EO_SCHEMA
+from pystac.extensions.projection import SCHEMA_URI as PROJECTION_SCHEMA
+from pystac.extensions.view import SCHEMA_URI as VIEW_SCHEMA
 from shapely.geometry import mapping
 
 from models.classes import CLASSES, LETTERING
@@ -221,8 +225,13 @@ def run_item(
             "overwatt:covered_fraction": _round(census.covered_fraction, 4),
             "overwatt:counts": {cls: count.detected for cls, count in census.by_class.items()},
             "overwatt:not_given": dict(census.not_given),
+            **_how(fetched, detections),
         },
     )
+    schemas = {"proj:": PROJECTION_SCHEMA, "view:": VIEW_SCHEMA, "eo:": EO_SCHEMA, "processing:": PROCESSING_SCHEMA}
+    item.stac_extensions = [
+        uri for prefix, uri in schemas.items() if any(name.startswith(prefix) for name in item.properties)
+    ]
     for key, (href, media_type, title, roles) in (ASSETS | (WATERFALL if waterfall else {})).items():
         item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=list(roles)))
     if is_url(scene.href):
@@ -232,6 +241,33 @@ def run_item(
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _how(fetched: "FetchedScene", detections: "Detections") -> dict[str, Any]:
+    """Say how the scene was seen and what was done with it, by the names that STAC has for that."""
+    scene = fetched.scene
+    seen = {
+        "view:off_nadir": scene.off_nadir_deg,
+        "view:sun_azimuth": scene.sun_azimuth_deg,
+        "view:sun_elevation": scene.sun_elevation_deg,
+        "eo:cloud_cover": scene.cloud_cover_percent,
+    }
+    placed: Mapping[str, Any] = {}
+    if fetched.item_path.is_file():
+        placed = json.loads(fetched.item_path.read_bytes()).get("properties", {})
+    projection = {name: placed[name] for name in ("proj:code", "proj:shape", "proj:transform") if name in placed}
+    return {name: value for name, value in seen.items() if value is not None} | {
+        **projection,
+        # L4: results of a model, not measured by the instrument.
+        "processing:level": "L4",
+        "processing:lineage": (
+            "equipment detected as oriented polygons, counted with measured recall, and turned into megawatts by "
+            "Monte Carlo" + ("; the imagery is RENDERED, not a photograph" if scene.rendered else "")
+        ),
+        "processing:software": {"overwatt": version("overwatt"), "overwatt weights": detections.model_version},
+    }
+
+
+PROCESSING_SCHEMA = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+"""pystac has no module for it."""
 ASSETS = {
     "detections": ("detections.geojson", pystac.MediaType.GEOJSON, "Detections as polygons", ("data",)),
     "census": ("census.json", pystac.MediaType.JSON, "Counts by class and zone", ("metadata",)),

@@ -94,7 +94,7 @@ CREATE TABLE runs (
     chosen boolean NOT NULL,
     content_sha256 text NOT NULL
 );
-COMMENT ON COLUMN runs.valid_until IS 'start of the next day of the site that has a scene; NULL for the last one';
+COMMENT ON COLUMN runs.valid_until IS 'last second before the next day of the site with a scene; NULL for the last one';
 COMMENT ON COLUMN runs.chosen IS 'false where another scene of the same site and day counts instead';
 COMMENT ON COLUMN runs.rendered IS 'true: rendered imagery, not a photograph of the place';
 CREATE INDEX ON runs USING gist (footprint);

@@ -7,7 +7,7 @@ named among `Archive.broken` and takes nothing else with it.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import shapely
 
 from models.classes import CLASSES
 from pipelines.census import Census
+from pipelines.coregistration import Shift
 from pipelines.errors import ArchiveError
+from pipelines.identity import DatedUnits, identify_units
 
 __all__ = ["COLUMNS", "Archive", "BrokenRun", "Run", "read_archive", "read_run", "run_folders"]
 
@@ -52,13 +54,19 @@ COLUMNS: Mapping[str, Any] = {
     "valid_from": _TIME,
     "valid_until": _TIME,
     "chosen": "bool",
+    "unit_id": "string",
+    "first_seen": pd.ArrowDtype(pa.date32()),
+    "last_seen": pd.ArrowDtype(pa.date32()),
 }
-"""Columns of a table of detections, besides `geometry`, with their pandas types. The last three:
+"""Columns of a table of detections, besides `geometry`, with their pandas types. The last six:
 
-`valid_from`: 00:00 UTC of the day of acquisition; `valid_until`: the same of the site's next day with a scene, missing
-for the last one; `chosen`: False where another scene of the same site and day shows more of the perimeter, or is
-sharper, and counts instead (as in `pipelines.timeline.read_censuses`).
+`valid_from`: 00:00 UTC of the day of acquisition; `valid_until`: the last second before the site's next day with a
+scene, missing for the last one; `chosen`: False where another scene of the same site and day shows more of the
+perimeter, or is sharper, and counts instead (as in `pipelines.timeline.read_censuses`); `unit_id`, `first_seen`,
+`last_seen`: which unit of the site it is over the dates (see `pipelines.identity`), missing where the scene's shift is
+not known.
 """
+UNIT = ("unit_id", "first_seen", "last_seen")
 FILES = ("item.json", "census.json", "estimate.json", "detections.geojson")
 MOST_READINGS = 5
 """A run that is replaced while it is read is read again; nobody counts a scene this often in a second."""
@@ -83,6 +91,8 @@ class Run:
     detections: gpd.GeoDataFrame = field(repr=False, compare=False)
     """`COLUMNS` and `geometry` (polygons, `CRS`), in the order of the file."""
     valid_from: datetime
+    shift: Shift | None = None
+    """Against the site's reference scene; None where it was not measured."""
     valid_until: datetime | None = None
     chosen: bool = True
 
@@ -222,6 +232,8 @@ def _detections(run: Run, collection: Mapping[str, Any]) -> gpd.GeoDataFrame:
             values = [feature["id"] for feature in features]
         elif name in same:
             values = [same[name]] * len(features)
+        elif name in UNIT:
+            values = [None] * len(features)
         elif name in ("acquired_earliest", "released"):  # which older runs do not say
             values = [feature["properties"].get(name) for feature in features]
         else:
@@ -254,14 +266,29 @@ def _in_time(runs: list[Run]) -> Iterator[Run]:
         # In the order of the folders, as the timeline goes through them.
         if key not in best or (rank(run), _reversed(run, best[key])) > (rank(best[key]), False):
             best[key] = run
+    units = _units(runs)
     for run in runs:
-        until = next((day for day in days[run.site] if day > run.valid_from), None)
+        # The last second itself, because QGIS and BETWEEN take an end to be in.
+        later = next((day for day in days[run.site] if day > run.valid_from), None)
+        until = None if later is None else later - timedelta(seconds=1)
         chosen = best[run.site, run.valid_from] is run
         frame = run.detections.assign(
             valid_until=pd.Series([until] * len(run.detections), dtype=_TIME),
             chosen=np.full(len(run.detections), chosen),
+            **{name: units[run.folder][name].astype(COLUMNS[name]) for name in UNIT},
         )
         yield replace(run, detections=frame, valid_until=until, chosen=chosen)
+
+
+def _units(runs: list[Run]) -> Mapping[Path, pd.DataFrame]:
+    """Say of the detections of every run which units they are."""
+    found: dict[Path, pd.DataFrame] = {}
+    for site in {run.site for run in runs}:
+        of_site = [run for run in runs if run.site == site]
+        dated = [DatedUnits(str(run.folder), run.acquired, run.detections, run.shift) for run in of_site]
+        units = identify_units(dated)
+        found |= {run.folder: units[str(run.folder)] for run in of_site}
+    return found
 
 
 def _reversed(run: Run, other: Run) -> bool:

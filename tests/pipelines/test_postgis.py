@@ -136,7 +136,7 @@ def test_views_answer_what_people_ask(archive: Path, database: str) -> None:
         "FROM overwatt.dated_detections WHERE site = 'colossus-2' ORDER BY 1",
     )
     days = [tuple(moment and moment.date() for moment in span) for span in spans]
-    assert days == [(date(2025, 8, 22), date(2025, 10, 19)), (date(2025, 10, 19), None)]
+    assert days == [(date(2025, 8, 22), date(2025, 10, 18)), (date(2025, 10, 19), None)]
     [(reason, detected)] = ask(
         database,
         "SELECT not_given, detected FROM overwatt.counts_by_date WHERE site = 'southaven' AND \"class\" = 'battery'",

@@ -55,7 +55,7 @@ def test_a_run_stands_until_the_next_date_of_its_site(tmp_path: Path) -> None:
     runs = read_archive(tmp_path).runs
     spans = [(run.site, run.valid_from, run.valid_until) for run in runs]
     assert spans == [
-        ("colossus-2", datetime(2025, 8, 22, tzinfo=UTC), datetime(2025, 10, 19, tzinfo=UTC)),
+        ("colossus-2", datetime(2025, 8, 22, tzinfo=UTC), datetime(2025, 10, 18, 23, 59, 59, tzinfo=UTC)),
         ("colossus-2", datetime(2025, 10, 19, tzinfo=UTC), None),
         ("southaven", datetime(2025, 9, 1, tzinfo=UTC), None),
     ]
