@@ -8,7 +8,9 @@ from pipelines.gdal_env import is_url
 from pipelines.scenes.library import LibrarySource
 from pipelines.scenes.local import LocalSource
 from pipelines.scenes.presets import load_presets, preset
+from pipelines.scenes.sas import SasSigner
 from pipelines.scenes.selection import NO_LIMITS, Limits
+from pipelines.scenes.signing import NO_SIGNING
 from pipelines.scenes.stac import StacSource
 from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
@@ -70,7 +72,8 @@ def _known(name: str, cache: Path, limits: Limits) -> ImagerySource:
     known = preset(name)
     if known.kind != "stac":
         raise SourceError(f"{name} is a {known.kind} source, which cannot be opened")
-    return StacSource(known.address, cache=cache, name=name, limits=limits, preset=known)
+    signer = SasSigner() if known.signing == "planetary-computer" else NO_SIGNING
+    return StacSource(known.address, cache=cache, name=name, limits=limits, preset=known, signer=signer)
 
 
 def _kind_of(bare: str) -> str:

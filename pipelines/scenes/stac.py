@@ -34,6 +34,7 @@ from pipelines.scenes.georeference import gsd_m, open_raster, pixel_size_m
 from pipelines.scenes.items import is_item, item_footprint, providers_line, read_item, scene_from_item
 from pipelines.scenes.presets import Preset
 from pipelines.scenes.selection import Limits, choose_scenes, refuse_reversed, within
+from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.stac_api import PAGES_AT_MOST, ItemSearch, is_api, read_object, search_items
 from pipelines.scenes.types import FetchedScene, Scene, SceneProblem
 from pipelines.scenes.web import new_client, public_href
@@ -77,6 +78,7 @@ class StacSource:
         name: str | None = None,
         limits: Limits | None = None,
         preset: Preset | None = None,
+        signer: Signer = NO_SIGNING,
         items_a_page: int = 100,
     ) -> None:
         """Use a catalog, a collection, an item, or an API.
@@ -86,6 +88,7 @@ class StacSource:
         :param name: what scenes give as their source; the default is made from `href`
         :param limits: scenes past them are not offered
         :param preset: says licence, attribution and price where items do not
+        :param signer: makes the addresses that the images' servers accept
         :param items_a_page: asked of an API
         """
         self.collections: tuple[str, ...] = preset.collections if preset else ()
@@ -106,7 +109,8 @@ class StacSource:
         self.problems: Sequence[SceneProblem] = ()
         self._preset = preset
         self._items_a_page = items_a_page
-        self._cache = SceneCache(cache, f"stac:{public_href(href)}")
+        self._signer = signer
+        self._cache = SceneCache(cache, f"stac:{public_href(href)}", signer=signer)
 
     def search(self, site: Site, start: date | None = None, end: date | None = None) -> list[Scene]:
         """Find the items that overlap the site; see `ImagerySource.search`."""
@@ -183,7 +187,7 @@ class StacSource:
         href = _web_address(item, asset, self._preset) or _resolve(asset.href, found.href)
         raster_gsd_m = _resolution_m(item, asset)
         if raster_gsd_m is None and "gsd" not in item.properties and "gsd" not in asset.extra_fields:
-            with open_raster(href) as dataset:
+            with open_raster(href, signer=self._signer) as dataset:
                 raster_gsd_m = gsd_m(dataset)
         preset = self._preset
         scene = scene_from_item(
