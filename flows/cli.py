@@ -43,8 +43,15 @@ SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of
 Source = Annotated[
     str | None,
     typer.Option(
-        help="sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), or a name of "
-        "data/imagery/sources.csv [default: OVERWATT_SOURCE, else sample]"
+        help="sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), tiles:TEMPLATE_OR_FILE, or a "
+        "name of data/imagery/sources.csv [default: OVERWATT_SOURCE, else sample]"
+    ),
+]
+Acknowledge = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LICENCE",
+        help="Say that your use is within this licence; may be given again [default: OVERWATT_ACKNOWLEDGE]",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1")]
@@ -240,6 +247,7 @@ def scenes(
     max_gsd: Annotated[
         float | None, typer.Option(metavar="METRES", help="Leave out scenes with coarser pixels.")
     ] = None,
+    acknowledge: Acknowledge = None,
     as_json: AsJson = False,
 ) -> None:
     """List the scenes that an imagery source holds of a site."""
@@ -251,7 +259,9 @@ def scenes(
     from pipelines.sites import load_site
 
     settings = Settings()
-    imagery = open_source(source or settings.source, cache=settings.cache, limits=Limits(max_cloud, max_gsd))
+    limits = Limits(max_cloud, max_gsd)
+    wanted = source or settings.source
+    imagery = open_source(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
     found = imagery.search(load_site(site, settings.aoi))
     shown = ("id", "source", "acquired", "acquired_from", "gsd_m", "rendered", "licence", "attribution", "href")
     records = [{field: to_json(getattr(scene, field)) for field in shown} for scene in found]
@@ -323,6 +333,7 @@ def run(
         Path | None, typer.Option(help="One georeferenced image; --date then says when it was acquired.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of a local image that does not state its own.")] = None,
+    acknowledge: Acknowledge = None,
     device: Device = "auto",
     archive: Archive = None,
     as_json: AsJson = False,
@@ -339,7 +350,8 @@ def run(
     # A slip of the pen is answered now, not after Prefect has started.
     settings = Settings()
     load_site(site, settings.aoi)
-    open_source(f"local:{scene}" if scene else source or settings.source, cache=settings.cache)
+    wanted = f"local:{scene}" if scene else source or settings.source
+    open_source(wanted, cache=settings.cache, acknowledge=acknowledge or None)
     with progress_bar(Console(stderr=True), "starting"):
         _prefect(verbose)
         from flows.monitor import monitor
@@ -350,6 +362,7 @@ def run(
             source=source,
             scene=scene,
             licence=licence,
+            acknowledge=acknowledge or None,
             device=device,
             archive=archive,
         )

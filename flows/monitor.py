@@ -39,6 +39,7 @@ def monitor(
     source: str | None = None,
     scene: Path | None = None,
     licence: str | None = None,
+    acknowledge: list[str] | None = None,
     since: datetime.date | None = None,
     device: str = "auto",
     archive: Path | None = None,
@@ -51,6 +52,7 @@ def monitor(
         source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
         scene: One raster file instead of a source; `date` then says when it was acquired if the file does not.
         licence: Licence of local imagery, where it does not say.
+        acknowledge: Licences that ask for it and that your use is within. Empty: the setting OVERWATT_ACKNOWLEDGE.
         since: With no date: look no further back than this day.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
@@ -63,6 +65,7 @@ def monitor(
         cache=settings.cache,
         acquired=date if scene else None,
         licence=licence,
+        acknowledge=acknowledge,
     )
     progress.report(f"{place.name}: looking for scenes", 0, 0)
     scenes = find_scenes(imagery, place, date or since, date, wanted=bool(date or scene))
@@ -99,6 +102,7 @@ def monitor_all(
     since: datetime.date | None = None,
     device: str = "auto",
     archive: Path | None = None,
+    acknowledge: list[str] | None = None,
 ) -> list[RunSummary] | State[Any]:
     """Look for new imagery of every site; a site that fails does not stop the others, but the run ends Failed.
 
@@ -107,6 +111,7 @@ def monitor_all(
         since: Look no further back than this day.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
+        acknowledge: Licences that ask for it and that your use is within. Empty: the setting OVERWATT_ACKNOWLEDGE.
     """
     folder = Settings().aoi
     sites = sorted(path.stem for path in folder.glob("*.geojson"))
@@ -116,7 +121,15 @@ def monitor_all(
     failed: list[str] = []
     for site in sites:
         with tags(TAG):
-            state = monitor(site, source=source, since=since, device=device, archive=archive, return_state=True)
+            state = monitor(
+                site,
+                source=source,
+                acknowledge=acknowledge,
+                since=since,
+                device=device,
+                archive=archive,
+                return_state=True,
+            )
         if state.is_completed():
             runs += state.result()
         else:

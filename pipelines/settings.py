@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """
     tolerance_days: int = Field(default=15, ge=0)
     """How far from the day asked for a scene may have been acquired to be taken for it."""
+    acknowledge: str = ""
+    """Licences that are acknowledged, with commas between, for imagery that asks for it: `esri-world-imagery`."""
     credentials: Path | None = None
     """JSON file of keys by host, `{"HOST": {"headers": {...}, "query": {...}}}`, for imagery that asks for them.
 

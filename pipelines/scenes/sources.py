@@ -1,10 +1,12 @@
 """From what a user writes to an imagery source."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from pipelines.errors import SourceError
 from pipelines.gdal_env import is_url
+from pipelines.scenes.acknowledgements import acknowledged
 from pipelines.scenes.library import LibrarySource
 from pipelines.scenes.local import LocalSource
 from pipelines.scenes.presets import load_presets, preset
@@ -14,6 +16,7 @@ from pipelines.scenes.signing import NO_SIGNING
 from pipelines.scenes.stac import StacSource
 from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
+from pipelines.scenes.wayback import WaybackSource
 from pipelines.settings import SAMPLE_CATALOG, Settings
 
 __all__ = ["SOURCE_FORMS", "open_source"]
@@ -29,7 +32,13 @@ SOURCE_FORMS = (
 
 
 def open_source(
-    spec: str, *, cache: Path, acquired: date | None = None, licence: str | None = None, limits: Limits = NO_LIMITS
+    spec: str,
+    *,
+    cache: Path,
+    acquired: date | None = None,
+    licence: str | None = None,
+    limits: Limits = NO_LIMITS,
+    acknowledge: Sequence[str] | None = None,
 ) -> ImagerySource:
     """Return the source that `spec` names.
 
@@ -42,11 +51,12 @@ def open_source(
     :param acquired: date of acquisition of a single local image
     :param licence: of local images
     :param limits: on what a STAC source offers
+    :param acknowledge: licences that the user acknowledges; None for those of the setting OVERWATT_ACKNOWLEDGE
     :raises SourceError: `spec` is none of the forms, its path does not exist, `acquired` or `licence` is given for
-        something else than local images, or `limits` for local images
+        something else than local images, or `limits` for local images, or a licence is not acknowledged that must be
     """
     kind, _, rest = spec.strip().partition(":")
-    if (kind in ("local", "tiles") or spec.strip() == "library") and limits != NO_LIMITS:
+    if (kind in ("local", "tiles", "wayback") or spec.strip() == "library") and limits != NO_LIMITS:
         raise SourceError(f"{spec}: cloud cover and GSD can be limited for STAC sources only; leave the limits out")
     if spec.strip() == "library":
         source: ImagerySource = LibrarySource(Settings().library, cache=cache)
@@ -56,13 +66,16 @@ def open_source(
         return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
     elif kind == "tiles" and rest and not acquired:
         return TileSource(rest, cache=cache, licence=licence)
+    elif kind == "wayback":
+        source = _wayback(rest, cache, acknowledge)
     elif kind == "stac" and rest:
         source = StacSource(rest, cache=cache, limits=limits)
     elif spec.strip() in load_presets():
         source = _known(spec.strip(), cache, limits)
     else:
         kind = _kind_of(spec.strip())
-        return open_source(f"{kind}:{spec.strip()}", cache=cache, acquired=acquired, licence=licence, limits=limits)
+        whole = f"{kind}:{spec.strip()}"
+        return open_source(whole, cache=cache, acquired=acquired, licence=licence, limits=limits)
     if acquired or licence:
         raise SourceError(f"{spec} says its dates and licences itself; give them for local images only")
     return source
@@ -74,6 +87,14 @@ def _known(name: str, cache: Path, limits: Limits) -> ImagerySource:
         raise SourceError(f"{name} is a {known.kind} source, which cannot be opened")
     signer = SasSigner() if known.signing == "planetary-computer" else NO_SIGNING
     return StacSource(known.address, cache=cache, name=name, limits=limits, preset=known, signer=signer)
+
+
+def _wayback(address: str, cache: Path, acknowledge: Sequence[str] | None) -> WaybackSource:
+    terms = preset("wayback")
+    how = "OVERWATT_ACKNOWLEDGE" if acknowledge is None else "--acknowledge"
+    names = Settings().acknowledge.split(",") if acknowledge is None else acknowledge
+    consent = acknowledged(terms, [name.strip() for name in names if name.strip()], how, cache)
+    return WaybackSource(terms, cache=cache, acknowledged=consent, address=address or None)
 
 
 def _kind_of(bare: str) -> str:

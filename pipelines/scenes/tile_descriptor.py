@@ -8,7 +8,7 @@
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -24,8 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.errors import SourceError
+from pipelines.errors import SceneError, SourceError
 from pipelines.gdal_env import is_url
+from pipelines.scenes.dates import parse_days
 
 __all__ = [
     "DatedImagery",
@@ -52,34 +53,21 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 def read_when(text: str) -> tuple[datetime | None, datetime]:
-    """Return the first moment, where only a range is known, and the last one, both UTC.
+    """Return the first day, where only a range is known, and the last moment, both UTC; days are given as 00:00.
 
-    A day, a moment, a month (`2025-08`), a year, or a range of them (`2025-08-01/2025-08-31`). Days are given as 00:00.
+    A day, a moment of one (`2025-08-22T16:30:00Z`), or what is known of it, see `parse_days`.
 
     :raises ValueError: it is none of these
     """
-    first, slash, last = text.strip().partition("/")
-    start, start_end = _span(first)
-    if slash:
-        end_start, end = _span(last)
-        if end < start:
-            raise ValueError(f"'{text}' runs backwards")
-        return (None, start) if start == end == end_start == start_end else (start, end)
-    return (None, start) if start == start_end else (start, start_end)
-
-
-def _span(text: str) -> tuple[datetime, datetime]:
-    if match := re.fullmatch(r"(\d{4})(?:-(\d\d))?", text):
-        year, month = int(match[1]), int(match[2] or 1)
-        start = datetime(year, month, 1, tzinfo=UTC)
-        months = 1 if match[2] else 12
-        after = datetime(year + (month - 1 + months) // 12, (month - 1 + months) % 12 + 1, 1, tzinfo=UTC)
-        return start, after - timedelta(days=1)
-    if re.fullmatch(r"\d{4}-\d\d-\d\d(T.+)?", text):
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        return moment, moment
-    raise ValueError(f"'{text}' is no date such as 2025-08-22, 2025-08 or 2025-08-01/2025-08-31")
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT[^/]+", text.strip()):
+        moment = datetime.fromisoformat(text.strip())
+        return None, moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        days = parse_days(text.strip())
+    except SceneError as error:
+        raise ValueError(str(error)) from error
+    first, last = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (days.first, days.last))
+    return None if days.exact else first, last
 
 
 def _when(text: str) -> str:

@@ -152,8 +152,8 @@ class TileSource:
             raise SourceError(f"{self._file} says no dates of site {site.id}, nor does the server; add 'dates'")
         if start is None or start != end:
             raise SceneError(
-                f"{self.name} does not say which dates it has: give one with --date YYYY-MM-DD, or describe it in a "
-                "file, tiles:FILE.json"
+                f"{self.name} does not say which dates it has: give one with --date YYYY-MM-DD --tolerance 0, or "
+                "describe it in a file, tiles:FILE.json"
             )
         return called, (DatedImagery(acquired=start.isoformat()),), "command line"
 
