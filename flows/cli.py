@@ -660,6 +660,21 @@ def serve(
     serve_forever(cron, port)
 
 
+@app.command("serve-features")
+def serve_features(
+    archive: Archive = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 5000,
+    url: Annotated[str | None, typer.Option(help="Address that others reach it by [default: host and port]")] = None,
+) -> None:
+    """Serve the archive through OGC API - Features, to QGIS, ArcGIS, ogr2ogr and curl, until stopped."""
+    from flows.feature_server import serve_features as serve_forever
+    from pipelines.settings import Settings
+
+    settings = Settings()
+    serve_forever(archive or settings.archive, settings.aoi, host, port, url)
+
+
 @app.command()
 def train(
     output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,
