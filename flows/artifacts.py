@@ -51,10 +51,11 @@ class DetectionProgress:
 def show_run(run: RunSummary) -> None:
     """Create the table and the pictures of a published run."""
     label = run_title(run)
+    asked = f"{run.asked}\n\n" if run.asked and run.asked.off_days else ""
     create_table_artifact(
         [{"": row.what, "p50": row.value, "p5 - p95": row.interval, "remark": row.remark} for row in table_rows(run)],
         key=artifact_key(run.site, "counts"),
-        description=f"{label}\n\nScene `{run.scene}`, licence {run.licence}, weights {run.model_version}, "
+        description=f"{label}\n\n{asked}Scene `{run.scene}`, licence {run.licence}, weights {run.model_version}, "
         f"files in `{run.folder}`",
     )
     create_image_artifact(

@@ -334,14 +334,29 @@ def run(
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of a local image that does not state its own.")] = None,
     acknowledge: Acknowledge = None,
+    since: Annotated[
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further back than this day."),
+    ] = None,
+    tolerance: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="DAYS", help="How far from --date a scene may be; 0: that day only [default: 15]"),
+    ] = None,
     device: Device = "auto",
     archive: Archive = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Count a site once: on a date, in one image, or in every scene that the archive does not hold yet."""
+    """Count a site once: on a date, in one image, or in every scene that the archive does not hold yet.
+
+    Of a date, the nearest acquisition within --tolerance is taken, and which one it is is said.
+    """
     if scene and source:
         raise typer.BadParameter("give either --scene FILE or --source, not both")
+    if since and (date or scene):
+        raise typer.BadParameter("give either --since or a --date or --scene, not both")
+    if tolerance is not None and (scene or not date):
+        raise typer.BadParameter("--tolerance says how far a scene may be from --date: give a date, and no --scene")
     from flows.report import progress_bar, run_report
     from pipelines.scenes import open_source
     from pipelines.settings import Settings
@@ -363,6 +378,8 @@ def run(
             scene=scene,
             licence=licence,
             acknowledge=acknowledge or None,
+            since=since.date() if since else None,
+            tolerance_days=tolerance,
             device=device,
             archive=archive,
         )

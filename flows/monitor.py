@@ -23,6 +23,8 @@ from pipelines.census import assign_zones, take_census
 from pipelines.coregistration import Refusal, coregister
 from pipelines.errors import InputError, NoSceneError, SceneError, SiteError, SourceError
 from pipelines.publishing import publish_run
+from pipelines.scenes.dates import written_days
+from pipelines.scenes.selection import Taken, search_near
 from pipelines.scenes.sources import open_source
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
 from pipelines.settings import Settings
@@ -41,6 +43,7 @@ def monitor(
     licence: str | None = None,
     acknowledge: list[str] | None = None,
     since: datetime.date | None = None,
+    tolerance_days: int | None = None,
     device: str = "auto",
     archive: Path | None = None,
 ) -> list[RunSummary]:
@@ -48,12 +51,14 @@ def monitor(
 
     Args:
         site: Site id, or the path of a site file.
-        date: Day of acquisition. Empty: every scene that the archive does not hold for the present weights.
+        date: Day of acquisition; the nearest within `tolerance_days` is taken, and said. Empty: every scene that the
+            archive does not hold for the present weights.
         source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
         scene: One raster file instead of a source; `date` then says when it was acquired if the file does not.
         licence: Licence of local imagery, where it does not say.
         acknowledge: Licences that ask for it and that your use is within. Empty: the setting OVERWATT_ACKNOWLEDGE.
         since: With no date: look no further back than this day.
+        tolerance_days: How far from `date` a scene may be. Empty: the setting OVERWATT_TOLERANCE_DAYS.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
     """
@@ -68,7 +73,13 @@ def monitor(
         acknowledge=acknowledge,
     )
     progress.report(f"{place.name}: looking for scenes", 0, 0)
-    scenes = find_scenes(imagery, place, date or since, date, wanted=bool(date or scene))
+    taken: Taken | None = None
+    if date and not scene:
+        tolerance_days = settings.tolerance_days if tolerance_days is None else tolerance_days
+        scenes, taken = find_nearest(imagery, place, date, tolerance_days)
+        get_run_logger().info("%s: %s", place.id, taken)
+    else:
+        scenes = find_scenes(imagery, place, date or since, date, wanted=bool(scene))
     if not (date or scene):
         scenes = [one for one in scenes if not is_counted(archive, place, one, device)]
         get_run_logger().info("%d new scenes of %s in %s", len(scenes), place.id, imagery.name)
@@ -79,14 +90,15 @@ def monitor(
     runs: list[RunSummary] = []
     faults: list[str] = []
     for one in scenes:
-        progress.report(f"{place.name}, {one.acquired:%Y-%m-%d}: fetching", 0, 0)
+        progress.report(f"{place.name}, {written_days(one.acquired, one.earliest)}: fetching", 0, 0)
         try:
-            runs.append(count_equipment(place, fetch_scene(imagery, one, place), device, archive))
+            run = count_equipment(place, fetch_scene(imagery, one, place), device, archive)
         except InputError as fault:
             if len(scenes) == 1:
                 raise
             faults.append(f"{one.id}: {fault}")
         else:
+            runs.append(dataclasses.replace(run, asked=taken))
             show_run(runs[-1])
     if runs:
         place_dates(place, archive)
@@ -172,6 +184,21 @@ def find_scenes(
 
 
 @task(
+    name="find scenes near a day",
+    task_run_name="find scenes near {day}",
+    retries=len(SOURCE_RETRY_DELAYS_S),
+    retry_delay_seconds=SOURCE_RETRY_DELAYS_S,
+    retry_condition_fn=source_may_answer_yet,
+    cache_policy=NO_CACHE,
+)
+def find_nearest(
+    imagery: ImagerySource, site: Site, day: datetime.date, tolerance_days: int
+) -> tuple[list[Scene], Taken]:
+    """Scenes of the day nearest to the one asked for, and which it is."""
+    return search_near(imagery, site, day, tolerance_days)
+
+
+@task(
     name="fetch scene",
     task_run_name="fetch {scene.id}",
     retries=len(SOURCE_RETRY_DELAYS_S),
@@ -190,7 +217,7 @@ def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Pat
     from pipelines.detection import detect
 
     detectors, reader = instruments(device)
-    label = f"{site.name}, {fetched.scene.acquired:%Y-%m-%d}"
+    label = f"{site.name}, {written_days(fetched.scene.acquired, fetched.scene.earliest)}"
     detections = detect(fetched, site.perimeter, detectors, reader, progress=DetectionProgress(site.id, label))
     detections = dataclasses.replace(detections, frame=assign_zones(site, detections.frame))
     census = take_census(site, fetched.scene, detections, detectors[0].card.recall)

@@ -40,10 +40,12 @@ def run_report(run: RunSummary) -> RenderableType:
     for row in table_rows(run):
         table.add_row(row.what, row.value, row.interval, row.remark)
     attribution = f", {run.attribution}" if run.attribution else ""
+    released = f"; released {run.released}" if run.released else ""
     small_print = [
         f"scene {run.scene} ({run.source}), dated by {run.acquired_from}, {run.native_gsd_m:.2f} m per pixel, "
         f"{run.covered_fraction:.0%} of the perimeter seen",
-        f"licence {run.licence}{attribution}; weights {run.model_version}",
+        *([f"date: {run.asked}"] if run.asked and run.asked.off_days else []),
+        f"licence {run.licence}{attribution}{released}; weights {run.model_version}",
         *(f"note: {note}" for note in run.notes),
         f"files in {run.folder}: {', '.join(run.files)}",
     ]
@@ -155,7 +157,9 @@ def timeline_report(result: Timeline) -> RenderableType:
         moments.add_column(f"{FIGURES[what]}\np50 (p5 - p95)", justify="right")
     for moment in result.moments:
         given = [moment.figures.get(what) for what in shown]
-        moments.add_row(str(moment.date), *(_with_interval(one) if one else "not given" for one in given))
+        moments.add_row(
+            written_days(moment.date, moment.earliest), *(_with_interval(one) if one else "not given" for one in given)
+        )
     changes = Table(title="Changes", title_justify="left")
     for column in ("from", "to", "what", "by (p5 - p95)", "probability that it is real"):
         changes.add_column(column, justify="right" if column.startswith(("by", "prob")) else "left")
@@ -308,7 +312,7 @@ def scenes_table(scenes: Sequence[Scene]) -> Table:
         table.add_column(column, justify="right" if column == "GSD, m" else "left", overflow="fold")
     for scene in scenes:
         imagery = "RENDERED" if scene.rendered else "observed"
-        acquired = f"{scene.acquired:%Y-%m-%d}"
+        acquired = written_days(scene.acquired, scene.earliest)
         table.add_row(acquired, scene.acquired_from, scene.id, f"{scene.gsd_m:.2f}", imagery, scene.licence)
     return table
 

@@ -1,8 +1,9 @@
 """What a run found, small enough to pass around, print and store: one `RunSummary` a scene."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from models.classes import BY_NAME, CLASSES, LETTERING
 from pipelines.capacity import Estimate
 from pipelines.census import Census, Interval
 from pipelines.documents import to_json
+from pipelines.scenes.dates import written_days
+from pipelines.scenes.selection import Taken
 from pipelines.scenes.types import FetchedScene
 from pipelines.sites import Site
 
@@ -64,10 +67,20 @@ class RunSummary:
     notes: tuple[str, ...]
     folder: str
     files: tuple[str, ...]
+    earliest: datetime | None = None
+    """First moment the scene may have been acquired, where only a range is known; `acquired` is its end."""
+    released: date | None = None
+    """When the imagery was published or delivered."""
+    price: str = "unknown"
+    asked: Taken | None = None
+    """What was taken for the day asked for, if one was."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
-        record: dict[str, Any] = to_json(asdict(self))
+        fields = asdict(dataclasses.replace(self, asked=None))
+        if self.asked is not None:
+            fields["asked"] = {"date": self.asked.asked, "off_days": self.asked.off_days, "in_words": str(self.asked)}
+        record: dict[str, Any] = to_json(fields)
         return record
 
 
@@ -96,12 +109,15 @@ def summarise(site: Site, fetched: FetchedScene, census: Census, estimate: Estim
         notes=tuple(estimate.notes),
         folder=str(folder),
         files=tuple(sorted(path.name for path in folder.iterdir())),
+        earliest=scene.earliest,
+        released=scene.released,
+        price=scene.price,
     )
 
 
 def run_title(run: RunSummary) -> str:
     """Return what a run is of, saying so where no sensor saw it."""
-    title = f"{run.site_name}, {run.acquired:%Y-%m-%d}"
+    title = f"{run.site_name}, {written_days(run.acquired, run.earliest)}"
     return f"{title} - RENDERED IMAGERY, not a photograph" if run.rendered else title
 
 

@@ -115,10 +115,13 @@ class Census:
     """Calibrated probabilities of the detections inside the perimeter; with `recall` and `seed` they make the draws."""
     recall: Mapping[str, tuple[RecallPoint, ...]] = field(repr=False)
     seed: int = 0
+    earliest: datetime | None = None
+    """First moment the scene may have been acquired, where only a range is known; `acquired` is its end."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
-        return {
+        earliest = {} if self.earliest is None else {"acquired_earliest": self.earliest.isoformat()}
+        return earliest | {
             "site": self.site_id,
             "scene": self.scene_id,
             "acquired": self.acquired.isoformat(),
@@ -147,6 +150,7 @@ class Census:
         acquired = datetime.fromisoformat(record["acquired"])
         if acquired.tzinfo is None:
             raise ValueError("the time of acquisition has no zone")
+        earliest = record.get("acquired_earliest")
         return cls(
             site_id=record["site"],
             scene_id=record["scene"],
@@ -162,6 +166,7 @@ class Census:
             probabilities={name: tuple(values) for name, values in record["probabilities"].items()},
             recall={name: tuple(RecallPoint(**point) for point in points) for name, points in record["recall"].items()},
             seed=record["seed"],
+            earliest=None if earliest is None else datetime.fromisoformat(earliest),
         )
 
 
@@ -242,6 +247,7 @@ def take_census(
         probabilities=probabilities,
         recall=measured,
         seed=seed,
+        earliest=scene.earliest,
     )
 
 

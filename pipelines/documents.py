@@ -25,6 +25,8 @@ from shapely.geometry import mapping
 from models.classes import CLASSES, LETTERING
 from pipelines.gdal_env import is_url
 from pipelines.geojson import rounded
+from pipelines.scenes.dates import written_days
+from pipelines.scenes.items import when_properties
 from pipelines.scenes.web import public_href
 from pipelines.sites import Site
 
@@ -204,9 +206,11 @@ def run_item(
         id=f"{site.id}-{scene.id}",
         geometry=mapping(geometry),
         bbox=[float(x) for x in shapely.bounds(geometry)],
-        datetime=scene.acquired.astimezone(UTC),
+        datetime=None if scene.earliest is not None else scene.acquired.astimezone(UTC),
         properties={
-            "title": f"{site.name}, {scene.acquired:%Y-%m-%d}" + (" (rendered imagery)" if scene.rendered else ""),
+            **({} if scene.earliest is None else when_properties(scene.acquired, scene.earliest)),
+            "title": f"{site.name}, {written_days(scene.acquired, scene.earliest)}"
+            + (" (rendered imagery)" if scene.rendered else ""),
             "gsd": _round(detections.native_gsd_m, 3),
             "license": spdx,
             "overwatt:site": site.id,

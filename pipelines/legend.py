@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models.classes import BY_NAME, CLASSES
 from pipelines.census import DETECTED
+from pipelines.scenes.dates import written_days
 from pipelines.sites import Site
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def plain(text: str) -> str:
 def _title(width: int, site: Site, fetched: "FetchedScene") -> Image.Image:
     strip = Image.new("RGB", (width, 118), PANEL)
     draw, scene = ImageDraw.Draw(strip), fetched.scene
-    day = f"{scene.acquired:%Y-%m-%d}"
+    day = written_days(scene.acquired, scene.earliest)
     draw.text((PAD, 18), plain(site.name), INK, font(46))
-    draw.text((width - PAD, 18), day, INK, font(46), anchor="ra")
+    draw.text((width - PAD, 18), day, INK, font(46 if scene.earliest is None else 30), anchor="ra")
     place = plain(", ".join(part for part in (site.operator, site.address) if part))
     draw.text((PAD, 78), place, QUIET, font(24))
     draw.text((width - PAD, 78), f"imagery {scene.gsd_m:.2f} m", QUIET, font(24), anchor="ra")
@@ -136,7 +137,10 @@ def _notes(width: int, site: Site, fetched: "FetchedScene", detections: "Detecti
     lines += [f"Not given: {_name(cls)}: {reason}." for cls, reason in census.not_given.items()]
     if census.texts:
         lines.append(f"Read on the roof: {', '.join(census.texts)}.")
-    acquired = f"acquired {scene.acquired:%Y-%m-%d %H:%M} UTC (date from {scene.acquired_from})"
+    when = f"{scene.acquired:%Y-%m-%d %H:%M} UTC"
+    if scene.earliest is not None:
+        when = f"on one of the days {written_days(scene.acquired, scene.earliest)}"
+    acquired = f"acquired {when} (date from {scene.acquired_from})"
     lines.append(f"Scene {scene.id} from {scene.source}, {acquired}.")
     credit = f"Imagery: {scene.attribution}. " if scene.attribution else ""
     lines.append(f"{credit}Licence: {scene.licence}. Detections: Overwatt, {detections.model_version}.")

@@ -50,6 +50,7 @@ class Moment:
     """What stood on a date."""
 
     date: dt.date
+    """Of acquisition; the last day it may have been where only a range is known."""
     scenes: Mapping[str, str]
     """Scene by site: of the date itself, or the latest before it where another site of the campus set the date."""
     rendered: bool
@@ -60,11 +61,14 @@ class Moment:
     figures: Mapping[str, Interval]
     """By the names of `FIGURES`; a figure that is not given is absent."""
     drawn: Drawn = field(repr=False, compare=False)
+    earliest: dt.date | None = None
+    """First day the scene that set the date may have been acquired, where only a range is known."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "date": self.date.isoformat(),
+            "earliest": None if self.earliest is None else self.earliest.isoformat(),
             "scenes": dict(self.scenes),
             "rendered": self.rendered,
             "covered_fraction": round(self.covered_fraction, 4),
@@ -335,6 +339,7 @@ def _latest(of_site: Sequence[_Shown], day: dt.date) -> _Shown | None:
 
 def _moment(day: dt.date, parts: Sequence[_Shown], counts: Mapping[str, np.ndarray]) -> Moment:
     drawn = parts[0].drawn if len(parts) == 1 else _joined([part.drawn for part in parts])
+    ranges = [part.census.earliest.date() for part in parts if part.date == day and part.census.earliest is not None]
     return Moment(
         date=day,
         scenes={part.census.site_id: part.census.scene_id for part in parts},
@@ -343,6 +348,7 @@ def _moment(day: dt.date, parts: Sequence[_Shown], counts: Mapping[str, np.ndarr
         counts={cls: Interval.of(counted) for cls, counted in counts.items()},
         figures={name: Interval.of(values) for name in FIGURES if (values := _draws(drawn, name)) is not None},
         drawn=drawn,
+        earliest=min(ranges, default=None),
     )
 
 

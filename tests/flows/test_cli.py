@@ -64,7 +64,16 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["run", "nowhere/site.geojson"], "nowhere/site.geojson"),
         (["run", "colossus-2", "--scene", "missing.tif"], "missing.tif"),
         (["run", "colossus-2", "--source", "ftp:somewhere"], "ftp:somewhere"),
+        (["run", "colossus-2", "--since", "2025-01-01", "--date", "2025-08-22"], "--since"),
+        (["run", "colossus-2", "--tolerance", "3"], "--tolerance"),
         (["scenes", "colossus-2", "--source", "local:missing"], "missing"),
+        (["ingest", "a.tif", "--site", "colossus-3", "--source", "Airbus"], "did you mean colossus-2?"),
+        (["ingest", "a.tif", "--site", "colossus-2"], "--source"),
+        (
+            ["ingest", "a.tif", "--site", "colossus-2", "--source", "Airbus", "--acquired", "May 2025"],
+            "'May 2025' is no",
+        ),
+        (["ingest", "missing.tif", "--site", "colossus-2", "--source", "Airbus"], "missing.tif does not exist"),
         (["sites", "new", "x"], "--bounds"),
         (["sites", "new", "x", "--bounds", "1", "2", "3"], "--bounds"),
         (["sites", "new", "x", "--bounds", "-90", "35", "-91", "36"], "west south east north"),
@@ -131,6 +140,53 @@ def test_scenes_are_listed_with_their_date_and_label(overwatt: Overwatt, place: 
     assert scene["acquired_from"] == "file name"
     assert scene["rendered"] is True
     assert "RENDERED" in overwatt("scenes", place.site, **place.env).stdout
+
+
+def test_imagery_taken_in_is_what_is_counted(
+    overwatt: Overwatt, place: Place, prefect_server: str, tmp_path: Path
+) -> None:
+    env = {name: value for name, value in place.env.items() if name != "OVERWATT_SOURCE"}
+    env |= {"OVERWATT_LIBRARY": str(tmp_path / "library"), "PREFECT_API_URL": prefect_server}
+    image = tmp_path / "delivery.tif"
+    image.write_bytes(place.image.read_bytes())
+    said = (
+        "--site",
+        place.site,
+        "--acquired",
+        "2025-08",
+        "--source",
+        "Airbus Pleiades Neo",
+        "--released",
+        "2025-09-03",
+    )
+    done = overwatt("ingest", image, *said, "--licence", "bought", "--json", **env)
+    assert done.returncode == 0, done.stderr
+    [taken] = json.loads(done.stdout)["scenes"]
+    assert (taken["new"], taken["acquired_earliest"], taken["acquired"]) == (True, "2025-08-01", "2025-08-31")
+    assert "was there already" in overwatt("ingest", image, *said, **env).stdout
+    image.unlink()
+
+    done = overwatt("run", place.site, "--date", "2025-08-10", "--archive", tmp_path / "archive", "--json", **env)
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(done.stdout)["runs"]
+    assert (run["earliest"], run["acquired"]) == ("2025-08-01T00:00:00Z", "2025-08-31T00:00:00Z")
+    assert (run["source"], run["licence"]) == ("library:Airbus Pleiades Neo", "bought")
+    assert (run["released"], run["price"], run["asked"]["off_days"]) == ("2025-09-03", "owned", 0)
+    folder = Path(run["folder"])
+    item = json.loads((folder / "item.json").read_text())
+    assert (item["properties"]["datetime"], item["properties"]["start_datetime"]) == (None, "2025-08-01T00:00:00Z")
+    for feature in json.loads((folder / "detections.geojson").read_text())["features"]:
+        about = feature["properties"]
+        assert (about["licence"], about["released"]) == ("bought", "2025-09-03")
+        assert (about["acquired_earliest"], about["acquired"]) == ("2025-08-01T00:00:00Z", "2025-08-31T00:00:00Z")
+
+    listed = overwatt("scenes", place.site, **env).stdout
+    shown = overwatt("run", place.site, "--date", "2025-09-05", "--archive", tmp_path / "archive", **env).stdout
+    assert "Field, 2025-08-01 to 2025-08-31" in shown
+    assert "2025-09-05 asked, 2025-08-01 to 2025-08-31 taken, 5 days before" in " ".join(shown.split())
+    timeline = overwatt("timeline", place.site, "--archive", tmp_path / "archive", **env).stdout
+    for text in (listed, timeline):
+        assert "2025-08-01 to 2025-08-31" in " ".join(text.split())
 
 
 def test_an_image_that_cannot_be_used_is_refused(

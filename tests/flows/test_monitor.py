@@ -59,9 +59,22 @@ def test_a_run_is_published_shown_and_not_repeated(place: Place, prefect_server:
     assert len(monitor(place.site, archive=tmp_path)) == 1
 
 
+def test_the_nearest_day_is_taken_and_said(place: Place, prefect_server: str, tmp_path: Path) -> None:
+    [run] = monitor(place.site, date=datetime.date(2025, 8, 25), archive=tmp_path)
+    assert run.as_record()["asked"] == {
+        "date": "2025-08-25",
+        "off_days": -3,
+        "in_words": "2025-08-25 asked, 2025-08-22 taken, 3 days before",
+    }
+    said = artifacts_of(prefect_server, "field")["field-counts"]["description"]
+    assert "2025-08-25 asked, 2025-08-22 taken, 3 days before" in str(said)
+    with pytest.raises(NoSceneError, match=r"within 2 days of 2025-08-25: the nearest before is 2025-08-22 \(3 days\)"):
+        monitor(place.site, date=datetime.date(2025, 8, 25), tolerance_days=2, archive=tmp_path)
+
+
 def test_a_day_without_a_scene_is_the_users_mistake(place: Place) -> None:
     with pytest.raises(NoSceneError, match="2025-08-22"):
-        monitor(place.site, date=datetime.date(2025, 8, 23))
+        monitor(place.site, date=datetime.date(2025, 10, 1))
 
 
 def test_a_wrong_device_is_said_before_anything_is_fetched(place: Place, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.errors import SceneError
-from pipelines.scenes.dates import DateStatement, decide_acquired, stated_dates
+from pipelines.scenes.dates import DateStatement, Days, decide_acquired, parse_days, stated_dates, written_days
 from tests.pipelines.scenes.conftest import MakeRaster
 
 
@@ -65,3 +67,70 @@ def test_no_date_contradicting_dates_and_a_contradicted_user_are_refused() -> No
         decide_acquired("x.tif", [AUGUST, MAY], None, "give one")
     with pytest.raises(SceneError, match=r"2025-08-22 \(tiff tag\).*not on the 2024-01-01"):
         decide_acquired("x.tif", [AUGUST], date(2024, 1, 1), "give one")
+
+
+def test_a_day_within_a_known_range_is_taken_and_one_outside_refused() -> None:
+    assert decide_acquired("x", [AUGUST], parse_days("2025-Q3"), "") == AUGUST
+    assert decide_acquired("x", [AUGUST, MAY], parse_days("2025-08"), "") == AUGUST
+    given = decide_acquired("x", [], parse_days("2025-08"), "")
+    assert (given.earliest, given.when) == (datetime(2025, 8, 1, tzinfo=UTC), datetime(2025, 8, 31, tzinfo=UTC))
+    with pytest.raises(SceneError, match=r"2025-08-22 \(tiff tag\).*not on the 2025-05-01 to 2025-05-31"):
+        decide_acquired("x.tif", [AUGUST], parse_days("2025-05"), "")
+    with pytest.raises(SceneError, match=r"more than one date within 2025-01-01 to 2025-12-31, .*give the day"):
+        decide_acquired("x.tif", [AUGUST, MAY], parse_days("2025"), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2025-08-22", date(2025, 8, 22), date(2025, 8, 22)),
+        ("2025-08", date(2025, 8, 1), date(2025, 8, 31)),
+        ("2024-02", date(2024, 2, 1), date(2024, 2, 29)),
+        ("2025-Q3", date(2025, 7, 1), date(2025, 9, 30)),
+        ("2025-q4", date(2025, 10, 1), date(2025, 12, 31)),
+        ("2025", date(2025, 1, 1), date(2025, 12, 31)),
+        ("2025-08-01/2025-08-31", date(2025, 8, 1), date(2025, 8, 31)),
+        ("2024-12 / 2025-Q1", date(2024, 12, 1), date(2025, 3, 31)),
+    ],
+)
+def test_forms_of_a_date_of_acquisition(text: str, first: date, last: date) -> None:
+    assert parse_days(text) == Days(first, last)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no date of acquisition"),
+        ("22.08.2025", "is no date of acquisition"),
+        ("2025-8-2", "is no date of acquisition"),
+        ("2025-Q5", "is no date of acquisition"),
+        ("2025-13", "is no date of acquisition"),
+        ("2025-08/", "is no date of acquisition"),
+        ("2025-08/2025-09/2025-10", "is no date of acquisition"),
+        ("2025-02-30", "is no day of the calendar"),
+        ("2025-09/2025-08", "runs backwards"),
+    ],
+)
+def test_what_is_no_date_of_acquisition_is_refused_with_the_forms(text: str, message: str) -> None:
+    with pytest.raises(SceneError, match=message):
+        parse_days(text)
+
+
+DAYS = st.dates(date(1950, 1, 1), date(2090, 12, 31))
+
+
+@given(DAYS, st.integers(0, 900))
+def test_what_is_written_is_read_again(first: date, length: int) -> None:
+    last = first + timedelta(days=length)
+    read = parse_days(written_days(last, first).replace(" to ", "/"))
+    assert (read.first, read.last, read.exact) == (first, last, length == 0)
+
+
+@given(DAYS)
+def test_a_month_holds_its_days_and_no_other(day: date) -> None:
+    month, quarter = parse_days(f"{day:%Y-%m}"), parse_days(f"{day.year}-Q{(day.month + 2) // 3}")
+    assert day in month
+    assert month.first - timedelta(days=1) not in month
+    assert (month.last + timedelta(days=1)).day == 1
+    assert month.first in quarter
+    assert month.last in quarter
