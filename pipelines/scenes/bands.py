@@ -25,6 +25,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.errors import SceneError
 from pipelines.scenes.georeference import open_raster, reading
+from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.types import Band, Scene
 
 __all__ = ["BAND_NAMES", "BandGrid", "grid_around", "item_bands", "read_bands"]
@@ -71,9 +72,12 @@ def grid_around(area: Polygon | MultiPolygon, margin_m: float, pixel_m: float = 
     return BandGrid(crs, column * pixel_m, row * pixel_m, pixel_m, width, height)
 
 
-def read_bands(scene: Scene, grid: BandGrid, names: Collection[str] = BAND_NAMES) -> Mapping[str, NDArray[np.float32]]:
+def read_bands(
+    scene: Scene, grid: BandGrid, names: Collection[str] = BAND_NAMES, *, signer: Signer = NO_SIGNING
+) -> Mapping[str, NDArray[np.float32]]:
     """Read bands on a grid, of remote files only the part that it needs.
 
+    :param signer: makes the addresses that the server of remote ones accepts
     :returns: by name, (height, width): reflectance, or the class of `scl`; NaN where there is nothing
     :raises SceneError: the scene lacks one of them, or one cannot be read
     :raises SourceError: the same of a remote one
@@ -85,11 +89,11 @@ def read_bands(scene: Scene, grid: BandGrid, names: Collection[str] = BAND_NAMES
             f"{scene.id} of {scene.source} offers no band {', '.join(lacking)}; give a source of Sentinel-2 surface "
             "reflectance, such as earth-search-sentinel-2"
         )
-    return {name: _read(bands[name], grid) for name in names}
+    return {name: _read(bands[name], grid, signer) for name in names}
 
 
-def _read(band: Band, grid: BandGrid) -> NDArray[np.float32]:
-    with open_raster(band.href) as dataset, reading(band.href):
+def _read(band: Band, grid: BandGrid, signer: Signer) -> NDArray[np.float32]:
+    with open_raster(band.href, signer=signer) as dataset, reading(band.href):
         nodata = dataset.nodata if dataset.nodata is not None else band.nodata
         with WarpedVRT(
             dataset,

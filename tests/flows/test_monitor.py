@@ -39,6 +39,8 @@ def test_a_run_is_published_shown_and_not_repeated(place: Place, prefect_server:
     assert Path(run.folder) == folder
     assert json.loads((folder / "census.json").read_text())["model_version"] == run.model_version
     json.dumps(run.as_record())  # small and serialisable
+    [placed] = json.loads((tmp_path / "field" / "coregistration.json").read_text())["runs"].values()
+    assert placed["reference"] == "2025-08-22/field_20250822"
 
     artifacts = artifacts_of(prefect_server, "field")
     assert artifacts["field-progress"]["data"] == 100.0

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from pipelines.cue import HISTORY, Cue, change_index, cue, flagged_at, last_sharp_image
 from pipelines.errors import SceneError
@@ -14,7 +16,7 @@ from pipelines.pictures import cue_picture
 from pipelines.scenes import StacSource
 from pipelines.sites import Site
 from tests.pipelines.conftest import FileServer
-from tests.pipelines.simulated_sentinel import BROKEN, CLOUDED, HALF_CLOUDED, a_site, write_catalog
+from tests.pipelines.simulated_sentinel import BROKEN, CLOUDED, HALF_CLOUDED, a_site, write_band, write_catalog
 from tests.pipelines.simulated_years import days, simulate
 
 # On simulated series
@@ -134,6 +136,7 @@ def test_the_answer_says_that_it_is_rendered_what_it_cannot_see_and_whose_imager
     assert record["rendered"] is True
     assert record["worth_a_sharp_image"] is True
     assert "no chiller" in record["cannot_see"]
+    assert "false alarm" in record["measured"]
     assert record["licences"] == ["CC0-1.0"]
     look = record["zones"][0]["looks"][-1]
     assert set(look["noise"]) == {"brightness", "greenness", "bareness"}
@@ -176,6 +179,35 @@ def test_a_source_without_the_bands_is_refused(tmp_path: Path) -> None:
     source = StacSource(str(SAMPLE_CATALOG), cache=tmp_path, name="sample")
     with pytest.raises(SceneError, match="none with the bands of Sentinel-2 surface reflectance"):
         cue(load_site("southaven", Settings().aoi), source)
+
+
+def test_a_bright_roof_that_is_taken_for_a_cloud_is_looked_at_all_the_same(
+    sentinel: FileServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(sentinel.folder, folder)
+    for path in sorted(folder.glob("S2_*_scl.tif")):
+        day = date.fromisoformat(path.name.split("_")[1])
+        if day < BROKEN or day in (*CLOUDED, HALF_CLOUDED):
+            continue
+        for band, value in (
+            ("scl", 9),
+            ("blue", 5500),
+            ("green", 5700),
+            ("red", 5800),
+            ("nir", 6000),
+            ("swir16", 5400),
+        ):
+            with rasterio.open(folder / f"S2_{day:%Y%m%d}_{band}.tif") as raster:
+                values = raster.read(1)
+            values[57:73, 57:73] = value
+            write_band(folder / f"S2_{day:%Y%m%d}_{band}.tif", values)
+    found = cue(a_site(), StacSource(str(folder / "catalog.json"), cache=tmp_path / "cache"), since=date(2025, 4, 1))
+    roof, alone = found.zones
+    assert roof.flagged
+    assert "brighter" in roof.reason
+    assert {look.date for look in roof.looks if look.doubtful} >= {date(2025, 4, 23), date(2025, 5, 23)}
+    assert not alone.flagged
 
 
 def test_the_last_sharp_image_is_the_latest_photograph(tmp_path: Path) -> None:
