@@ -109,7 +109,7 @@ class StacSource:
         self.problems: Sequence[SceneProblem] = ()
         self._preset = preset
         self._items_a_page = items_a_page
-        self._signer = signer
+        self.signer = signer
         self._cache = SceneCache(cache, f"stac:{public_href(href)}", signer=signer)
 
     def search(self, site: Site, start: date | None = None, end: date | None = None) -> list[Scene]:
@@ -187,7 +187,7 @@ class StacSource:
         href = _web_address(item, asset, self._preset) or _resolve(asset.href, found.href)
         raster_gsd_m = _resolution_m(item, asset)
         if raster_gsd_m is None and "gsd" not in item.properties and "gsd" not in asset.extra_fields:
-            with open_raster(href, signer=self._signer) as dataset:
+            with open_raster(href, signer=self.signer) as dataset:
                 raster_gsd_m = gsd_m(dataset)
         preset = self._preset
         scene = scene_from_item(

@@ -97,6 +97,23 @@ def test_only_the_part_around_the_place_is_read_on_one_grid(tmp_path: Path, serv
     assert server.sent["/red.tif"] < 0.4 * (tmp_path / "red.tif").stat().st_size
 
 
+def test_a_server_that_wants_signed_addresses_gets_them_and_the_scene_keeps_its_own(
+    tmp_path: Path, server: FileServer
+) -> None:
+    write(tmp_path / "signed.tif", np.full((1000, 1000), 1500))
+
+    class ByPath:
+        def sign(self, url: str) -> str:
+            return url.replace("plain.tif", "signed.tif")
+
+        refresh = sign
+
+    scene = a_scene(Band("red", f"{server.url}/plain.tif", 1e-4))
+    grid = grid_around(area_around(), 100)
+    assert np.nanmax(read_bands(scene, grid, ("red",), signer=ByPath())["red"]) == pytest.approx(0.15)
+    assert "/plain.tif" not in server.requests
+
+
 def test_what_a_tile_does_not_reach_is_nothing(tmp_path: Path) -> None:
     values = np.full((1000, 1000), 1500)
     values[:, :500] = 0
