@@ -116,11 +116,16 @@ def _leads_on(page: Mapping[str, Any]) -> bool:
 
 def _open(client: httpx.Client, landing: Mapping[str, Any], href: str) -> pystac_client.Client:
     # A landing page without them can be searched all the same.
-    fields = {"id": "api", "description": ""} | dict(landing)
-    _check_links(fields, href)
-    api = _SharedHttp(client, href).stac_object_from_dict(fields, href=href)
-    if not isinstance(api, pystac_client.Client):
+    fields = {"id": "api", "description": "", "type": "Catalog"} | dict(landing)
+    classes = fields["conformsTo"]
+    if fields["type"] != "Catalog" or not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
         raise SourceError(f"{public_href(href)} is not the landing page of a STAC API; give the address of its root")
+    # Older ones are migrated by pystac through files it fetches by itself.
+    if not str(fields.get("stac_version")).startswith("1."):
+        raise SourceError(f"{public_href(href)}: 'stac_version' is {fields.get('stac_version')!r}, but 1.x is needed")
+    _check_links(fields, href)
+    api = pystac_client.Client.from_dict(fields, href=href)
+    api._stac_io = _SharedHttp(client, href)
     return api
 
 
