@@ -259,7 +259,7 @@ def scenes(
     from pipelines.sites import load_site
 
     settings = Settings()
-    limits = Limits(max_cloud, max_gsd)
+    limits = None if max_cloud is None and max_gsd is None else Limits(max_cloud, max_gsd)
     wanted = source or settings.source
     imagery = open_source(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
     found = imagery.search(load_site(site, settings.aoi))

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     """
     tolerance_days: int = Field(default=15, ge=0)
     """How far from the day asked for a scene may have been acquired to be taken for it."""
+    max_cloud_percent: float | None = Field(default=None, ge=0, le=100)
+    """Share of an image under cloud past which a STAC source does not offer it. Empty: all."""
+    max_gsd_m: float | None = Field(default=None, gt=0)
+    """Ground sampling distance in metres past which a STAC source does not offer an image. Empty: all."""
     acknowledge: str = ""
     """Licences that are acknowledged, with commas between, for imagery that asks for it: `esri-world-imagery`."""
     credentials: Path | None = None

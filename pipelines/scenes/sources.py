@@ -37,7 +37,7 @@ def open_source(
     cache: Path,
     acquired: date | None = None,
     licence: str | None = None,
-    limits: Limits = NO_LIMITS,
+    limits: Limits | None = None,
     acknowledge: Sequence[str] | None = None,
 ) -> ImagerySource:
     """Return the source that `spec` names.
@@ -50,18 +50,19 @@ def open_source(
     :param cache: folder of fetched scenes
     :param acquired: date of acquisition of a single local image
     :param licence: of local images
-    :param limits: on what a STAC source offers
+    :param limits: on what a STAC source offers; None for those of the settings OVERWATT_MAX_CLOUD_PERCENT and
+        OVERWATT_MAX_GSD_M
     :param acknowledge: licences that the user acknowledges; None for those of the setting OVERWATT_ACKNOWLEDGE
     :raises SourceError: `spec` is none of the forms, its path does not exist, `acquired` or `licence` is given for
         something else than local images, or `limits` for local images, or a licence is not acknowledged that must be
     """
     kind, _, rest = spec.strip().partition(":")
-    if (kind in ("local", "tiles", "wayback") or spec.strip() == "library") and limits != NO_LIMITS:
+    if (kind in ("local", "tiles", "wayback") or spec.strip() == "library") and limits not in (None, NO_LIMITS):
         raise SourceError(f"{spec}: cloud cover and GSD can be limited for STAC sources only; leave the limits out")
     if spec.strip() == "library":
         source: ImagerySource = LibrarySource(Settings().library, cache=cache)
     elif spec.strip() == "sample":
-        source = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample", limits=limits)
+        source = StacSource(str(SAMPLE_CATALOG), cache=cache, name="sample", limits=limits or NO_LIMITS)
     elif kind == "local" and rest:
         return LocalSource(Path(rest), cache=cache, acquired=acquired, licence=licence)
     elif kind == "tiles" and rest and not acquired:
@@ -69,9 +70,9 @@ def open_source(
     elif kind == "wayback":
         source = _wayback(rest, cache, acknowledge)
     elif kind == "stac" and rest:
-        source = StacSource(rest, cache=cache, limits=limits)
+        source = StacSource(rest, cache=cache, limits=limits or _limits_set())
     elif spec.strip() in load_presets():
-        source = _known(spec.strip(), cache, limits)
+        source = _known(spec.strip(), cache, limits or _limits_set())
     else:
         kind = _kind_of(spec.strip())
         whole = f"{kind}:{spec.strip()}"
@@ -79,6 +80,11 @@ def open_source(
     if acquired or licence:
         raise SourceError(f"{spec} says its dates and licences itself; give them for local images only")
     return source
+
+
+def _limits_set() -> Limits:
+    settings = Settings()
+    return Limits(settings.max_cloud_percent, settings.max_gsd_m)
 
 
 def _known(name: str, cache: Path, limits: Limits) -> ImagerySource:

@@ -221,6 +221,17 @@ def test_only_a_server_that_speaks_cql2_is_sent_a_filter(api: Api, site: Site, t
     assert [scene.id for scene in source.search(site)] == ["clear"]
 
 
+def test_limits_of_the_settings_hold_where_none_are_given(api, site, tmp_path, monkeypatch) -> None:
+    cloudy = earth_search_sentinel_2("cloudy", "https://s2.example/a.tif", HERE, **{"eo:cloud_cover": 90})
+    api.serve(cloudy, naip())
+    monkeypatch.setenv("OVERWATT_MAX_CLOUD_PERCENT", "20")
+    assert [scene.id for scene in open_source(f"stac:{api.url}/", cache=tmp_path).search(site)] == ["one"]
+    given = open_source(f"stac:{api.url}/", cache=tmp_path, limits=Limits(max_cloud_percent=95))
+    assert [scene.id for scene in given.search(site)] == ["one", "cloudy"]
+    with pytest.raises(SourceError, match="can be limited for STAC sources only"):
+        open_source(f"local:{tmp_path}", cache=tmp_path, limits=Limits(20))
+
+
 def test_pages_without_end_are_given_up_and_said(api: Api, site: Site, tmp_path: Path) -> None:
     api.land(f"{api.url}/search")
     count = iter(range(1000))
