@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pipelines.scenes.types import FetchedScene, Scene
     from pipelines.single_raster import SingleRaster
 
-__all__ = ["detections_geojson", "json_text", "raster_geojson", "run_item", "to_json"]
+__all__ = ["PROCESSING_SCHEMA", "detections_geojson", "json_text", "raster_geojson", "run_item", "to_json"]
 
 _IMAGE_CRS = (
     'ENGCRS["image pixels",EDATUM["image"],CS[Cartesian,2],AXIS["x",east],AXIS["y",south],LENGTHUNIT["pixel",1]]'

@@ -173,6 +173,8 @@ def read_run(folder: Path) -> Run:
         try:
             before = folder.stat().st_ino
             documents = [json.loads((folder / name).read_bytes()) for name in FILES]
+            for asset in documents[0].get("assets", {}).values():
+                (folder / asset["href"]).stat()
             if folder.stat().st_ino != before:
                 continue  # replaced by a new count meanwhile: what was read may be of both
         except FileNotFoundError as error:
@@ -181,6 +183,8 @@ def read_run(folder: Path) -> Run:
             raise ArchiveError(f"{error.filename} cannot be read ({error.strerror})") from None
         except (ValueError, RecursionError) as error:
             raise ArchiveError(f"one of its files is not JSON ({error})") from None
+        except (AttributeError, KeyError, TypeError):
+            raise ArchiveError("its item.json is damaged") from None
         try:
             return _run(folder, *documents)
         except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:

@@ -8,7 +8,7 @@ touched.
 import filecmp
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from pipelines.errors import ArchiveError
 from pipelines.layers.archive import Archive, BrokenRun, read_archive
+from pipelines.layers.catalog import catalog_documents
 from pipelines.layers.geopackage import Layer, is_multi, write_geopackage
 from pipelines.layers.qgis_project import Group, MapLayer, write_project
 from pipelines.layers.qgis_styles import Look, class_look, outline_looks, plural
@@ -36,6 +37,7 @@ FOLDER = "layers"
 GEOPACKAGE, PARQUET, PROJECT = "overwatt.gpkg", "overwatt.parquet", "overwatt.qgz"
 LOCK_TIMEOUT_S = 120.0
 """Longer than layers of a thousand runs take."""
+CATALOG_FOLDERS = ("sites", "models")
 READ_ONLY = 0o444
 
 
@@ -95,8 +97,12 @@ def _publish(archive: Path, aoi: Path, folder: Path) -> Published:
         write_geopackage(partial / GEOPACKAGE, layers, _newest(runs))
         _write_parquet(partial / PARQUET, detections)
         (partial / PROJECT).write_bytes(project_of(runs, sites, layers))
-        made = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+        for name, document in catalog_documents(runs, sites, folder).items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(document)
+        made = sorted((path.relative_to(partial) for path in partial.rglob("*") if path.is_file()), key=_pointed_at)
         written = tuple(name.as_posix() for name in made if _put(partial / name, folder / name))
+        removed = tuple(_clear(folder, set(made)))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Published(
@@ -105,7 +111,7 @@ def _publish(archive: Path, aoi: Path, folder: Path) -> Published:
         detections=len(detections),
         rendered=runs.rendered,
         written=written,
-        removed=(),
+        removed=removed,
         unchanged=len(made) - len(written),
         broken=runs.broken,
     )
@@ -181,6 +187,23 @@ def _newest(archive: Archive) -> datetime:
 
 def _write_parquet(path: Path, detections: gpd.GeoDataFrame) -> None:
     detections.to_parquet(path, index=False, write_covering_bbox=True, schema_version="1.1.0", compression="zstd")
+
+
+def _pointed_at(name: Path) -> tuple[bool, bool, Path]:
+    """Order in which files are put in place: what is linked to comes before what links to it."""
+    return name.name == "catalog.json", name.name == "collection.json", name
+
+
+def _clear(folder: Path, made: set[Path]) -> Iterator[str]:
+    """Remove documents of runs, sites and weights that are gone."""
+    for part in CATALOG_FOLDERS:
+        for path in sorted((folder / part).rglob("*.json")):
+            name = path.relative_to(folder)
+            if name not in made:
+                path.unlink()
+                yield name.as_posix()
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()
 
 
 def _put(made: Path, place: Path) -> bool:

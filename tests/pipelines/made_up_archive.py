@@ -114,6 +114,7 @@ def add_run(
         "census.json": json_text(census.as_record()).encode(),
         "estimate.json": json_text(implied.as_record()).encode(),
         "overlay.png": NO_PICTURE,
+        "ground.tif": NO_PICTURE,
         "item.json": run_item(place, fetched, found, census).encode(),
     }
     item_path.unlink()

@@ -38,7 +38,7 @@ def check_stac(document: Mapping[str, Any]) -> None:
 
 
 def fields_of(document: Mapping[str, Any], *, links: bool = True) -> list[Mapping[str, Any]]:
-    parts = [document.get("properties", {}), *document.get("assets", {}).values()]
+    parts = [document.get("properties", {}), *document.get("assets", {}).values(), *document.get("providers", [])]
     return [*parts, *(document.get("links", []) if links else [])]
 
 

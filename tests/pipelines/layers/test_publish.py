@@ -205,6 +205,25 @@ def test_publishing_again_touches_nothing(archive: Path, layers: Path) -> None:
     assert state(layers) == before
 
 
+def test_a_new_run_changes_only_what_it_is_in(archive: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "archive"
+    shutil.copytree(archive, copy)
+    before = state(copy / "layers")
+    folder = add_run(copy, "southaven", date(2025, 9, 1), scene="new", gas_turbine=2, scene_fields={"released": FIRST})
+    made = publish_layers(copy, AOI)
+    items = {"sites/southaven/scene-new.json", "sites/southaven/southaven-new.json"}
+    merged = {"overwatt.gpkg", "overwatt.parquet", "overwatt.qgz", "sites/southaven/collection.json"}
+    assert set(made.written) == items | merged
+    after = state(copy / "layers")
+    assert {name for name in before if after[name] == before[name]} == set(before) - merged
+    shutil.rmtree(folder)
+    gone = publish_layers(copy, AOI)
+    assert (set(gone.removed), set(gone.written)) == (items, merged)
+    assert {name: digest for name, (digest, _) in state(copy / "layers").items()} == {
+        name: digest for name, (digest, _) in before.items()
+    }
+
+
 def test_the_same_runs_elsewhere_give_the_same_files(archive: Path, layers: Path, tmp_path: Path) -> None:
     fill(tmp_path)
     publish_layers(tmp_path, AOI)
