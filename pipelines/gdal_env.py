@@ -6,7 +6,7 @@ from pathlib import Path
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
-__all__ = ["gdal_env", "gdal_path", "is_url"]
+__all__ = ["gdal_env", "is_url"]
 
 # An image without georeference is refused with a sentence; rasterio's warning would only be printed above it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -24,32 +24,15 @@ _SETTINGS = {
     "GDAL_TIFF_INTERNAL_MASK": "TRUE",
 }
 _REMOTE_SETTINGS = {
-    # Without it GDAL asks the server for a directory listing and for half a dozen sidecar files. Local files keep the
-    # default, because world files, .ovr and .msk are found by that listing.
+    # Without it GDAL asks for a directory listing and for half a dozen sidecar files. Local files keep the default,
+    # because world files, .ovr and .msk are found by that listing.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # GDAL remembers bytes by URL for the life of the process and would mix old and new bytes of a replaced file.
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    # Give up on a transfer that stays under 1 kB/s for 20 s; a long transfer that moves is left alone.
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
-    "GDAL_HTTP_LOW_SPEED_TIME": "20",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    # The header of a COG in the first request; GDAL's default of 16 kB is too little for many blocks.
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    # Neighbouring blocks in one request.
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }
 
 
 def is_url(href: str | Path) -> bool:
     """Whether `href` is an address of a web server rather than a path on this machine."""
     return str(href).lower().startswith(("http://", "https://"))
-
-
-def gdal_path(href: str | Path) -> str:
-    """Return what GDAL opens: URLs are read by range requests, never downloaded whole."""
-    return f"/vsicurl/{href}" if is_url(href) else str(href)
 
 
 def gdal_env(href: str | Path = "") -> rasterio.Env:

@@ -22,9 +22,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipelines.errors import WindowError
-from pipelines.gdal_env import gdal_env, gdal_path
+from pipelines.gdal_env import gdal_env, is_url
 from pipelines.grid import Grid
 from pipelines.scenes.georeference import gdal_reason
+from pipelines.scenes.remote import open_remote, refuse_failed
 from pipelines.scenes.web import public_href
 from pipelines.windows import Box
 
@@ -102,6 +103,7 @@ class GriddedRaster:
         """Pixels of a window; it may reach beyond the lattice, where there is no image.
 
         :raises WindowError: the file or a block of it cannot be read
+        :raises SourceError: its server does not send it
         """
         if self.shrink == 1:
             return self._read(box)
@@ -120,8 +122,12 @@ class GriddedRaster:
         try:
             with gdal_env(self.href):
                 dataset, warped = self._handles()
-                return self._warped(warped, box) if warped is not None else self._straight(dataset, box)
+                pixels = self._warped(warped, box) if warped is not None else self._straight(dataset, box)
+                refuse_failed(dataset)
+                return pixels
         except RasterioError as error:
+            if dataset := getattr(self._local, "handles", (None, None))[0]:
+                refuse_failed(dataset)
             x, y, width, height = self._in_source(box)
             window = f"window of {width} x {height} px at column {x}, row {y}"
             raise WindowError(public_href(str(self.href)), window, gdal_reason(error)) from error
@@ -143,12 +149,15 @@ class GriddedRaster:
 
     def _handles(self) -> tuple[DatasetReader, WarpedVRT | None]:
         if not hasattr(self._local, "handles"):
-            dataset = rasterio.open(gdal_path(self.href))
-            warped = None if _same_lattice(dataset, self.grid) else self._warp(dataset)
-            with self._lock:
-                self._opened.enter_context(dataset)
+            with ExitStack() as stack:
+                opened = open_remote(str(self.href)) if is_url(self.href) else rasterio.open(self.href)
+                dataset = stack.enter_context(opened)
+                warped = None if _same_lattice(dataset, self.grid) else self._warp(dataset)
                 if warped is not None:
-                    self._opened.enter_context(warped)
+                    stack.enter_context(warped)
+                kept = stack.pop_all()
+            with self._lock:
+                self._opened.push(kept)
             self._local.handles = dataset, warped
         handles: tuple[DatasetReader, WarpedVRT | None] = self._local.handles
         return handles

@@ -38,6 +38,7 @@ from pipelines.scenes.georeference import (
     gsd_m,
     lonlat_from_pixels,
     open_raster,
+    raster_name,
     reading,
     refuse_far,
     unreadable,
@@ -46,9 +47,10 @@ from pipelines.scenes.georeference import (
 from pipelines.scenes.items import Origin, cached_item
 from pipelines.scenes.mosaic import COPIED, join_tiles
 from pipelines.scenes.radiometry import Radiometry, radiometry_of
+from pipelines.scenes.remote import refuse_failed, remote_version, uninterrupted
 from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.types import FetchedScene, Scene
-from pipelines.scenes.web import new_client, public_href, version_of
+from pipelines.scenes.web import public_href
 
 __all__ = ["LICENCE_TAG", "RENDERED_TAG", "SceneCache", "scratch_folder", "write_rgb", "writing"]
 
@@ -96,7 +98,7 @@ class SceneCache:
         if fetched:
             return fetched
         log.info("fetching %s from %s", scene.id, public_href(scene.href))
-        fetched = _write(scene, area, path, self._signer)
+        fetched = uninterrupted(lambda: _write(scene, area, path, self._signer))
         if _version_of_all(scene, self._signer) != version:
             fetched.item_path.unlink(missing_ok=True)
             raise SceneError(f"{public_href(scene.href)} changed while it was read; run again when it is complete")
@@ -138,8 +140,7 @@ def _version_of_all(scene: Scene, signer: Signer) -> str:
 def _file_version(href: str, signer: Signer) -> str:
     """Tell one version of an image from another without reading it; its world file, mask and parts count too."""
     if is_url(href):
-        with new_client() as client:
-            return version_of(client, signer.sign(href))
+        return remote_version(href, signer=signer)
     with open_raster(href) as dataset:
         return "|".join(_status(Path(file)) for file in sorted({href, *dataset.files}))
 
@@ -345,9 +346,10 @@ def _copy_part(
 ) -> None:
     """Copy a part of the window; its offsets count from the window's corner."""
     column, row = int(window.col_off + part.col_off), int(window.row_off + part.row_off)
-    href = source.name.removeprefix("/vsicurl/")
+    href = raster_name(source)
     try:
         rgb, valid = radiometry.read(source, Window(column, row, part.width, part.height))
+        refuse_failed(source)
     except RasterioError as error:
         if is_url(href):
             raise unreadable(href, error) from error

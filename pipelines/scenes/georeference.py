@@ -6,8 +6,9 @@ coordinates count columns and rows from the top left corner of the image, whole 
 
 import functools
 import math
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from rasterio.windows import Window
 from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.errors import SceneError, SourceError
-from pipelines.gdal_env import gdal_env, gdal_path, is_url
+from pipelines.gdal_env import gdal_env, is_url
 from pipelines.geojson import WGS84
+from pipelines.scenes.remote import open_remote
 from pipelines.scenes.signing import NO_SIGNING, Signer
 from pipelines.scenes.web import public_href
 
@@ -37,6 +39,7 @@ __all__ = [
     "lonlat_from_pixels",
     "open_raster",
     "pixel_size_m",
+    "raster_name",
     "reading",
     "refuse_far",
     "unreadable",
@@ -46,6 +49,8 @@ __all__ = [
 _EDGE_POINTS = 16
 """Points an image edge is divided into: a straight edge is a curve in another CRS."""
 _SWAPPED_WITHIN_KM = 100.0
+_OPENER = re.compile(r"/vsiriopener_[0-9a-f]+/")
+"""What rasterio puts before the name of a file that is read through Python."""
 
 
 @contextmanager
@@ -58,14 +63,16 @@ def open_raster(href: str | Path, *, placed: bool = True, signer: Signer = NO_SI
     """
     if not is_url(href) and not is_there(href):
         raise SceneError(f"{href} does not exist")
-    with gdal_env(href):
+    with ExitStack() as stack:
+        stack.enter_context(gdal_env(href))
         with reading(href):
-            dataset = rasterio.open(gdal_path(signer.sign(str(href)) if is_url(href) else href))
-        with dataset:
-            _refuse_unusable(dataset, public_href(str(href)))
-            if placed or not is_unplaced(dataset):
-                _refuse_unplaced(dataset, public_href(str(href)))
-            yield dataset
+            dataset = stack.enter_context(
+                open_remote(str(href), signer=signer) if is_url(href) else rasterio.open(href)
+            )
+        _refuse_unusable(dataset, public_href(str(href)))
+        if placed or not is_unplaced(dataset):
+            _refuse_unplaced(dataset, public_href(str(href)))
+        yield dataset
 
 
 def is_there(path: str | Path) -> bool:
@@ -99,7 +106,12 @@ def unreadable(href: str | Path, error: RasterioError) -> SourceError | SceneErr
 
 def gdal_reason(error: RasterioError) -> str:
     """What GDAL says of an error, in one line."""
-    return " ".join(str(error.__cause__ or error).split()).rstrip(".")
+    return _OPENER.sub("", " ".join(str(error.__cause__ or error).split())).rstrip(".")
+
+
+def raster_name(dataset: DatasetReader) -> str:
+    """Return the path or the address of an open raster, without what may be a key."""
+    return public_href(_OPENER.sub("", dataset.name))
 
 
 def footprint(dataset: DatasetReader) -> Polygon:
@@ -162,8 +174,8 @@ def lonlat_from_pixels(dataset: DatasetReader, xy: NDArray[np.floating]) -> NDAr
     lon, lat = _transformer(dataset).transform(x, y)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all() and (np.abs(lat) <= 90).all()):
         raise SceneError(
-            f"{_name(dataset)} lies where its CRS {_crs_name(dataset)} has no longitude and latitude; check its CRS "
-            "and its geotransform (are latitude and longitude swapped?)"
+            f"{raster_name(dataset)} lies where its CRS {_crs_name(dataset)} has no longitude and latitude; check its "
+            "CRS and its geotransform (are latitude and longitude swapped?)"
         )
     return np.column_stack([lon, lat])
 
@@ -221,10 +233,6 @@ def _refuse_unplaced(dataset: DatasetReader, name: str) -> None:
     _transformer(dataset)
 
 
-def _name(dataset: DatasetReader) -> str:
-    return public_href(dataset.name.removeprefix("/vsicurl/"))
-
-
 def _crs_name(dataset: DatasetReader) -> str:
     epsg = dataset.crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else "(custom)"
@@ -240,7 +248,7 @@ def _transformer(dataset: DatasetReader) -> pyproj.Transformer:
         return _transformer_of(dataset.crs.to_wkt())
     except (CRSError, ProjError) as error:
         raise SceneError(
-            f"{_name(dataset)} has a CRS that cannot be converted to longitude and latitude; "
+            f"{raster_name(dataset)} has a CRS that cannot be converted to longitude and latitude; "
             "write the right one into the file with `gdal_edit.py -a_srs EPSG:CODE FILE`"
         ) from error
 

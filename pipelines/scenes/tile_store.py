@@ -26,7 +26,7 @@ from pipelines.gdal_env import gdal_env
 from pipelines.scenes.cache import writing
 from pipelines.scenes.tile_descriptor import NoImage
 from pipelines.scenes.tile_grid import Level, TileRange
-from pipelines.scenes.web import UnfitAnswerError, get_checked
+from pipelines.scenes.web import UnfitAnswerError, get_checked, refuse_status
 
 __all__ = ["KeptTiles", "TileServer", "TileStore", "write_mosaic"]
 
@@ -174,7 +174,7 @@ def _ask(server: TileServer, column: int, row: int) -> _Answer:
     def read(response: httpx.Response) -> _Answer:
         if response.status_code in server.missing_statuses:
             return _Answer(None, "")
-        response.raise_for_status()
+        refuse_status(response)
         if not response.content:
             return _Answer(None, "")
         if len(response.content) > _LARGEST_TILE:

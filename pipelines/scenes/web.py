@@ -5,28 +5,46 @@ and what is above never sees them.
 """
 
 import logging
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_before_delay,
+)
 
 from pipelines.errors import SourceError
 from pipelines.scenes.credentials import Credentials, HostKeys, is_loopback, load_credentials
 from pipelines.settings import Settings
 
 __all__ = [
+    "PATIENT",
+    "Patience",
     "UnfitAnswerError",
+    "as_source_error",
+    "attempts",
+    "body_of",
     "get_bytes",
     "get_checked",
     "get_text",
+    "may_pass",
     "new_client",
     "public_href",
+    "refuse_status",
     "request_text",
-    "version_of",
 ]
 
 Result = TypeVar("Result")
@@ -43,8 +61,27 @@ logging.getLogger("httpx").addFilter(_publicly)
 for _name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
-_ATTEMPTS = 4
-_GIVE_UP_S = 40.0
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for."""
+
+    attempts: int = 4
+    """For one request, the first one counted."""
+    give_up_s: float = 40.0
+    """From the first attempt of one request on, no attempt is begun any more."""
+    longest_wait_s: float = 20.0
+    """Between two attempts, whatever a server asks for."""
+    first_wait_s: float = 0.2
+    """Doubled from attempt to attempt where the server asks for nothing."""
+    slow_after_s: float = 20.0
+    """A body may take this long; from then on it must have come at `slowest_bytes_per_s`."""
+    slowest_bytes_per_s: float = 10_000.0
+    lost_s: float = 180.0
+    """For all requests of one file together: time spent on attempts that failed and on waiting for the next."""
+
+
+PATIENT = Patience()
 
 
 def new_client(
@@ -127,16 +164,21 @@ def _with_keys(request: httpx.Request, keys: HostKeys) -> httpx.Request:
     )
 
 
-def get_text(client: httpx.Client, url: str) -> str:
+def get_text(client: httpx.Client, url: str, patience: Patience = PATIENT) -> str:
     """Read a text file from a web server.
 
     :raises SourceError: it cannot be had; the message names the address and says why
     """
-    return request_text(client, url)
+    return request_text(client, url, patience=patience)
 
 
 def request_text(
-    client: httpx.Client, url: str, *, method: str = "GET", parameters: Mapping[str, Any] | None = None
+    client: httpx.Client,
+    url: str,
+    *,
+    method: str = "GET",
+    parameters: Mapping[str, Any] | None = None,
+    patience: Patience = PATIENT,
 ) -> str:
     """Ask a web server and return the text of its answer.
 
@@ -144,13 +186,13 @@ def request_text(
     :param parameters: JSON body of a POST, joined to the query of a GET
     :raises SourceError: it cannot be had; the message names the address and says why
     """
-    with _as_source_error(url):
+    with as_source_error(url, patience):
         body = dict(parameters or {}) if method == "POST" else None
         address = httpx.URL(url) if body is not None else httpx.URL(url).copy_merge_params(parameters or {})
-        for attempt in _attempts():
+        for attempt in attempts(patience):
             with attempt:
-                response = client.request(method, address, json=body)
-                response.raise_for_status()
+                response = _ask(client, client.build_request(method, address, json=body), patience)
+                refuse_status(response)
         return response.text
 
 
@@ -158,55 +200,47 @@ class UnfitAnswerError(Exception):
     """A server answered with something else than was asked for, which asking again may mend; the message says what."""
 
 
-def get_checked(client: httpx.Client, url: str, read: Callable[[httpx.Response], Result]) -> Result:
+def get_checked(
+    client: httpx.Client, url: str, read: Callable[[httpx.Response], Result], patience: Patience = PATIENT
+) -> Result:
     """Return what `read` makes of an answer; it raises `UnfitAnswerError` for one that is to be asked for again.
 
     :param read: gets every answer, whatever its status
     :raises SourceError: nothing fit can be had; the message names the address and says why
     """
-    with _as_source_error(url):
-        for attempt in _attempts():
+    with as_source_error(url, patience):
+        for attempt in attempts(patience):
             with attempt:
-                return read(client.get(url))
+                return read(_ask(client, client.build_request("GET", url), patience))
     raise AssertionError("the last attempt returns or raises")
 
 
-def get_bytes(client: httpx.Client, url: str, at_most: int) -> bytes:
+def _ask(client: httpx.Client, request: httpx.Request, patience: Patience) -> httpx.Response:
+    """Return an answer with its body, which has come fast enough."""
+    response = client.send(request, stream=True)
+    try:
+        content = b"".join(body_of(response, patience))
+    finally:
+        response.close()
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
+
+
+def get_bytes(client: httpx.Client, url: str, at_most: int, patience: Patience = PATIENT) -> bytes:
     """Read a file from a web server.
 
     :raises SourceError: it cannot be had, or is larger than `at_most` bytes
     """
-    with _as_source_error(url):
-        for attempt in _attempts():
+    with as_source_error(url, patience):
+        for attempt in attempts(patience):
             with attempt, client.stream("GET", url) as response:
-                response.raise_for_status()
+                refuse_status(response)
                 content = bytearray()
-                for part in response.iter_bytes():
+                for part in body_of(response, patience):
                     content += part
                     if len(content) > at_most:
                         raise SourceError(f"{public_href(url)}: it has over {at_most >> 20} MB; check the address")
     return bytes(content)
-
-
-def version_of(client: httpx.Client, url: str) -> str:
-    """Return what tells one version of a remote file from another: its entity tag, date and length.
-
-    :raises SourceError: the file cannot be had, or the server does not answer range requests, without which a raster
-        would have to be read whole
-    """
-    with _as_source_error(url):
-        for attempt in _attempts():
-            # A GET of one byte, because addresses signed for GET refuse HEAD. The body is not read.
-            with attempt, client.stream("GET", url, headers={"Range": "bytes=0-0"}) as response:
-                response.raise_for_status()
-        headers = response.headers
-    if response.status_code != httpx.codes.PARTIAL_CONTENT:
-        raise SourceError(
-            f"{public_href(url)}: its server cannot send a part of a file (HTTP range requests); download the file "
-            "and give it as local:PATH"
-        )
-    length = headers.get("Content-Range", "").rpartition("/")[2]
-    return "|".join((headers.get("ETag", ""), headers.get("Last-Modified", ""), length))
 
 
 def public_href(href: str) -> str:
@@ -217,36 +251,102 @@ def public_href(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _attempts() -> Retrying:
+def attempts(patience: Patience, cancelled: threading.Event | None = None) -> Retrying:
+    """Return the attempts of one request: what may pass is tried again, what cannot is not.
+
+    :param cancelled: ends a wait when it is set
+    """
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = _retry_after_s(error.response) if isinstance(error, httpx.HTTPStatusError) else None
+        own_s = patience.first_wait_s * 2 ** (state.attempt_number - 1)
+        return min(patience.longest_wait_s, own_s if asked_s is None else max(asked_s, own_s))
+
     return Retrying(
-        retry=retry_if_exception(_may_pass),
-        stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(_GIVE_UP_S),
-        wait=wait_exponential(multiplier=0.2, max=5),
+        retry=retry_if_exception(may_pass),
+        stop=stop_after_attempt(patience.attempts) | stop_before_delay(patience.give_up_s),
+        wait=wait,
+        sleep=sleep_using_event(cancelled or threading.Event()),
         reraise=True,
     )
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
-    return isinstance(error, httpx.TransportError | UnfitAnswerError)
+    return isinstance(error, httpx.TransportError | UnfitAnswerError) and not isinstance(
+        error, httpx.UnsupportedProtocol
+    )
+
+
+def refuse_status(response: httpx.Response) -> None:
+    """Raise `httpx.HTTPStatusError` for an answer that is none; its text, unlike that of httpx, holds no address."""
+    if not response.is_success:
+        raise httpx.HTTPStatusError(_status(response), request=response.request, response=response)
+
+
+def body_of(response: httpx.Response, patience: Patience) -> Iterator[bytes]:
+    """Yield the body part by part, as long as it comes fast enough.
+
+    :raises httpx.ReadTimeout: it does not
+    """
+    started, received = time.monotonic(), 0
+    for part in response.iter_bytes():
+        received += len(part)
+        yield part
+        late_s = time.monotonic() - started - patience.slow_after_s
+        if late_s > 0 and received < late_s * patience.slowest_bytes_per_s:
+            raise httpx.ReadTimeout(f"only {received} bytes came", request=response.request)
 
 
 @contextmanager
-def _as_source_error(url: str) -> Iterator[None]:
+def as_source_error(url: str, patience: Patience = PATIENT) -> Iterator[None]:
+    """Turn what goes wrong with a request into one sentence, a `SourceError`; its cause tells whether it may pass."""
     try:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        remedy = f"it did so {_ATTEMPTS} times, try again later" if _may_pass(error) else "check the address"
+        remedy = f"it did so {patience.attempts} times, try again later" if may_pass(error) else "check the address"
+        asked_s = _retry_after_s(error.response)
+        if may_pass(error) and asked_s:
+            remedy = f"it asks to wait {asked_s:.0f} s, try again later"
         if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            remedy = "it wants a key, give a signed address or download the file"
-        reason = f"{status} {error.response.reason_phrase}".strip()
-        raise SourceError(f"{public_href(url)}: the server answers {reason}; {remedy}") from error
+            remedy = (
+                "it wants a key, or another one: put it into the file that OVERWATT_CREDENTIALS names, give a signed "
+                "address or download the file"
+            )
+        raise SourceError(f"{public_href(url)}: the server answers {_status(error.response)}; {remedy}") from error
     except UnfitAnswerError as error:
-        raise SourceError(f"{public_href(url)}: {error}; it did so {_ATTEMPTS} times, check the address") from error
+        raise SourceError(
+            f"{public_href(url)}: {error}; it did so {patience.attempts} times, check the address"
+        ) from error
     except httpx.TimeoutException as error:
         raise SourceError(f"{public_href(url)}: the server does not answer in time; try again later") from error
+    except httpx.TooManyRedirects as error:
+        raise SourceError(f"{public_href(url)} redirects in circles; check the address") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         raise SourceError(f"{public_href(url)} cannot be reached ({reason}); check address and network") from error
+
+
+def _status(response: httpx.Response) -> str:
+    return f"{response.status_code} {response.reason_phrase}".strip()
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """What a server asks for, in seconds from its own present: its clock and this machine's may differ."""
+    asked = response.headers.get("Retry-After", "").strip()
+    if asked.isascii() and asked.isdigit():
+        return float(asked[:9])
+    until, now = (_moment(text) for text in (asked, response.headers.get("Date", "")))
+    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds()) if until else None
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

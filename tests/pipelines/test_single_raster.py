@@ -10,7 +10,7 @@ from pyproj import Transformer
 from rasterio.transform import Affine
 from shapely.geometry import box
 
-from pipelines.errors import SceneError, WindowError
+from pipelines.errors import SceneError, SourceError, WindowError
 from pipelines.single_raster import open_single
 from pipelines.windows import Box
 from tests.pipelines.conftest import FileServer
@@ -195,7 +195,7 @@ def test_a_server_that_goes_away_is_named(tmp_path: Path, server: FileServer) ->
         raster.gridded as gridded,
     ):
         (tmp_path / "remote.tif").unlink()
-        with pytest.raises(WindowError, match=r"/remote\.tif cannot be read in the window"):
+        with pytest.raises(SourceError, match=r"/remote\.tif: the server answers 404 Not Found"):
             gridded.read(Box(0, 0, *SIZE))
 
 
