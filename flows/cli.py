@@ -255,6 +255,7 @@ def scenes(
     from pipelines.documents import to_json
     from pipelines.scenes import open_source
     from pipelines.scenes.selection import Limits
+    from pipelines.scenes.web import public_href
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
@@ -264,7 +265,10 @@ def scenes(
     imagery = open_source(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
     found = imagery.search(load_site(site, settings.aoi))
     shown = ("id", "source", "acquired", "acquired_from", "gsd_m", "rendered", "licence", "attribution", "href")
-    records = [{field: to_json(getattr(scene, field)) for field in shown} for scene in found]
+    records: list[dict[str, Any]] = []
+    for one in found:
+        record = {field: to_json(getattr(one, field)) for field in shown}
+        records.append(record | {"href": public_href(one.href)})
     problems = [{"href": problem.href, "reason": problem.reason} for problem in imagery.problems]
     _result(as_json, {"scenes": records, "passed_over": problems}, lambda: scenes_table(found))
 

@@ -8,11 +8,13 @@ import io
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,6 +22,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rasterio.windows import Window
+from scipy import ndimage
 
 from pipelines.errors import SourceError
 from pipelines.gdal_env import gdal_env
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 86_400
 """Age at which a tile that was missing is asked for again: half a pyramid may be there today, and the rest tomorrow."""
 _LARGEST_TILE = 16 << 20
+_LOSSY_TOLERANCE = 4
+"""How far lossy compression moves the value of an empty pixel."""
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Pictures of eight bits a band; elevation and other measurements come with more and are no picture."""
 
@@ -225,6 +230,9 @@ def write_mosaic(
 ) -> int:
     """Write a GeoTIFF of three bands with a mask from kept tiles, and return how many of them show something.
 
+    A tile at the end of the imagery is often filled up with black or white: what hangs together with a tile that holds
+    nothing is no image either.
+
     :raises SourceError: it cannot be written, or a tile was damaged since it was kept
     """
     width, height = level.tile_width_px, level.tile_height_px
@@ -243,17 +251,68 @@ def write_mosaic(
     }
     if width % 16 == 0 and height % 16 == 0:
         profile |= {"tiled": True, "blockxsize": width, "blockysize": height}
-    shown = 0
+
+    def content_of(column: int, row: int) -> bytes | None:
+        sha256 = kept.there.get((column, row))
+        content = store.read(column, row) if sha256 and sha256 not in no_image.sha256 else None
+        return None if content is None or len(content) in no_image.bytes else content
+
+    def place(column: int, row: int) -> Window:
+        return Window((column - tiles.left) * width, (row - tiles.top) * height, width, height)
+
+    nothing = set()
     with writing(path), gdal_env(), rasterio.open(path, "w", **profile) as target:
         for column, row in tiles:
-            window = Window((column - tiles.left) * width, (row - tiles.top) * height, width, height)
             valid = np.zeros((height, width), np.bool_)
-            sha256 = kept.there.get((column, row))
-            if sha256 and sha256 not in no_image.sha256:
-                content = store.read(column, row) or b""
-                if content and len(content) not in no_image.bytes:
-                    rgb, valid = decode(content)
-                    target.write(rgb, window=window)
-            shown += bool(valid.any())
-            target.write_mask(valid, window=window)
-    return shown
+            if content := content_of(column, row):
+                rgb, valid = decode(content)
+                target.write(rgb, window=place(column, row))
+            if not valid.any():
+                nothing.add((column, row))
+            target.write_mask(valid, window=place(column, row))
+        for (column, row), filled in _filled_up(tiles, nothing, content_of).items():
+            target.write_mask(~filled, window=place(column, row))
+    return tiles.count - len(nothing)
+
+
+def _filled_up(
+    tiles: TileRange, nothing: Collection[tuple[int, int]], content_of: Callable[[int, int], bytes | None]
+) -> Mapping[tuple[int, int], NDArray[np.bool_]]:
+    """Return, for opaque tiles beside tiles that hold nothing, where they are filled up: bool (H, W)."""
+    filled: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    todo = deque(neighbour for tile in sorted(nothing) for neighbour in _beside(*tile))
+    inside = set(tiles)
+    while todo:
+        tile = todo.popleft()
+        if tile in nothing or tile not in inside or not (content := content_of(*tile)):
+            continue
+        rgb, valid = decode(content)
+        if not valid.all():
+            # It says itself where it holds nothing.
+            continue
+        tolerance = _LOSSY_TOLERANCE if content[:2] == b"\xff\xd8" or content[8:12] == b"WEBP" else 0
+        found = np.zeros_like(valid)
+        for alike in ((rgb <= tolerance).all(axis=0), (rgb >= 255 - tolerance).all(axis=0)):
+            labels, _ = ndimage.label(alike)
+            touched = [np.zeros(0, labels.dtype)]
+            for neighbour, (near, far) in zip(_beside(*tile), _EDGES, strict=True):
+                if neighbour in nothing:
+                    touched.append(labels[near])
+                elif neighbour in filled:
+                    touched.append(labels[near][filled[neighbour][far]])
+            found |= np.isin(labels, [label for label in np.unique(np.concatenate(touched)) if label])
+        if found.any() and not (tile in filled and (filled[tile] == found).all()):
+            filled[tile] = found
+            todo.extend(_beside(*tile))
+    return filled
+
+
+def _beside(column: int, row: int) -> tuple[tuple[int, int], ...]:
+    """Return the tiles west, east, north and south of one."""
+    return (column - 1, row), (column + 1, row), (column, row - 1), (column, row + 1)
+
+
+_EDGES: tuple[tuple[Any, Any], ...] = (
+    (np.s_[:, 0], np.s_[:, -1]), (np.s_[:, -1], np.s_[:, 0]), (np.s_[0], np.s_[-1]), (np.s_[-1], np.s_[0]),
+)  # fmt: skip
+"""For each of them the edge of a tile, and the edge of the neighbour that it meets."""

@@ -53,7 +53,7 @@ class Scene:
     id: str
     """Unique in its source and safe as a folder name."""
     source: str
-    """Where it was found: `sample`, `local:NAME` or `stac:ADDRESS`."""
+    """Where it was found: `sample`, `local:NAME`, `stac:ADDRESS`, `tiles:NAME` or the name of a known source."""
     acquired: datetime
     """When the sensor saw it, with time zone UTC; 00:00 where only the day is known.
 
@@ -70,8 +70,8 @@ class Scene:
     href: str
     """The raster: an absolute path or an http(s) URL."""
     acquired_from: str
-    """Where the date comes from: `item`, `item end_datetime`, `image metadata`, `tiff tag`, `file name` or
-    `command line`."""
+    """Where the date comes from: `item`, `item end_datetime`, `image metadata`, `tiff tag`, `file name`,
+    `command line`, `tile descriptor`, `list of dates`, `wmts time` or `wayback metadata`."""
     off_nadir_deg: float | None = None
     """Angle between the line of sight and the vertical."""
     sun_azimuth_deg: float | None = None

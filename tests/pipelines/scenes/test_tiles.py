@@ -308,6 +308,16 @@ def test_tiles_that_show_nothing_are_not_covered(source, pyramid, server, tmp_pa
         assert (mask == 255).sum() == mask.size - inside.size
 
 
+def test_dark_ground_is_no_filled_up_tile(source: TileSource, pyramid: Path) -> None:
+    # A shadow at the edge of a tile, beside tiles that are whole.
+    column, row = list(TILES)[TILES.count // 2]
+    path = pyramid / LEVEL.id / str(column) / f"{row}.png"
+    pixels = np.array(Image.open(path))
+    pixels[:100, :] = 0
+    Image.fromarray(pixels).save(path)
+    assert fetch(source).coverage.symmetric_difference(AREA).area < 1e-12
+
+
 def test_no_tile_at_all_is_one_sentence(server: FileServer, tmp_path: Path) -> None:
     source = TileSource(str(describe(tmp_path, server)), cache=tmp_path / "cache")
     with pytest.raises(SceneError) as error:
