@@ -152,19 +152,29 @@ class Collection:
         west, south, east, north = shapely.total_bounds(self.places)
         return (float(west), float(south), float(east), float(north))
 
-    def feature(self, position: int, properties: Sequence[str] = (), *, geometry: bool = True) -> dict[str, Any]:
-        """One feature as GeoJSON.
+    def features(
+        self, positions: Sequence[int] | np.ndarray, properties: Sequence[str] = (), *, geometry: bool = True
+    ) -> list[dict[str, Any]]:
+        """Features as GeoJSON, in the order of `positions`.
 
         :param properties: those wanted; all where none is named
         """
+        rows = np.asarray(positions, dtype=np.int64)
         names = [name for name in self.kinds if not properties or name in properties]
-        place = mapping(self.places[position]) if geometry and self.shown and self.places is not None else None
-        return {
-            "type": "Feature",
-            "id": self.ids[position],
-            "geometry": place,
-            "properties": {name: _plain(self.table[name].iat[position]) for name in names},
-        }
+        columns = [[_plain(value) for value in self.table[name].iloc[rows]] for name in names]
+        values = zip(*columns, strict=True) if columns else iter([()] * len(rows))
+        shapes: Sequence[Any] = [None] * len(rows)
+        if geometry and self.shown and self.places is not None:
+            shapes = [mapping(place) for place in self.places[rows]]
+        return [
+            {
+                "type": "Feature",
+                "id": self.ids[row],
+                "geometry": shape,
+                "properties": dict(zip(names, of_one, strict=True)),
+            }
+            for row, shape, of_one in zip(rows, shapes, values, strict=True)
+        ]
 
 
 def parse_interval(text: str) -> Interval:
@@ -591,9 +601,7 @@ class ArchiveProvider(BaseProvider):
         except QueryError as error:
             raise ProviderInvalidQueryError(user_msg=str(error)) from None
         page = found[:0] if resulttype == "hits" else found[offset : offset + limit]
-        features = [
-            self.collection.feature(int(position), select_properties, geometry=not skip_geometry) for position in page
-        ]
+        features = self.collection.features(page, select_properties, geometry=not skip_geometry)
         return {
             "type": "FeatureCollection",
             "numberMatched": len(found),
@@ -610,4 +618,4 @@ class ArchiveProvider(BaseProvider):
         position = self.collection.positions.get(identifier)
         if position is None:
             raise ProviderItemNotFoundError(user_msg=f"{self.collection.name} holds no {identifier}")
-        return self.collection.feature(position)
+        return self.collection.features([position])[0]

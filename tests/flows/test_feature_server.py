@@ -239,17 +239,16 @@ def test_descriptions_are_valid_and_say_rendered(features: Features) -> None:
     assert httpx.post(f"{features.url}/collections/detections/items", json={}, trust_env=False).status_code == 405
 
 
-# GDAL
+# GDAL and QGIS
 
 
 def test_ogr2ogr_reads_and_filters(features: Features, tmp_path: Path) -> None:
     if shutil.which("ogr2ogr") is None:
         skip_or_fail("ogr2ogr is not installed: apt-get install gdal-bin")
-    env = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
 
     def ogr(program: str, *arguments: str) -> str:
         command = [program, *arguments]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=STOPS_WITHIN_S)
+        done = subprocess.run(command, env=without_proxy(), capture_output=True, text=True, timeout=STOPS_WITHIN_S)
         assert done.returncode == 0, done.stderr
         assert "ERROR" not in done.stderr
         return done.stdout
@@ -270,6 +269,41 @@ def test_ogr2ogr_reads_and_filters(features: Features, tmp_path: Path) -> None:
         (["-where", "probability > 0.5"], 63),
     ):
         assert f"Feature Count: {count}\n" in ogr("ogrinfo", *summary, *filters), filters
+
+
+IN_QGIS = """
+import os
+import sys
+from qgis.core import QgsApplication, QgsFeatureRequest, QgsRectangle, QgsVectorLayer
+application = QgsApplication([], False)
+application.initQgis()
+layer = QgsVectorLayer(f"url='{sys.argv[1]}' typename='detections' srsname='EPSG:4326'", "detections", "OAPIF")
+assert layer.isValid(), layer.error().message()
+everything = len(list(layer.getFeatures()))
+box = QgsRectangle(*map(float, sys.argv[2:]))
+inside = len(list(layer.getFeatures(QgsFeatureRequest(box))))
+layer.setSubsetString("\\"class\\" = 'battery'")
+print("counts", everything, inside, len(list(layer.getFeatures())), flush=True)
+os._exit(0)  # taken down in any order, QGIS may crash
+"""
+
+
+def test_qgis_reads_and_filters(features: Features, tmp_path: Path) -> None:
+    python = "/usr/bin/python3"
+    if subprocess.run([python, "-c", "import qgis.core"], capture_output=True).returncode:
+        skip_or_fail("QGIS is not installed: apt-get install qgis")
+    frame = gpd.read_file(next(features.archive.glob("southaven/*/*/detections.geojson")))
+    box = [str(value) for value in frame.total_bounds]
+    # Of its own environment's modules QGIS must see none, nor this user's settings.
+    env = {name: value for name, value in without_proxy().items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    env |= {"QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [python, "-c", IN_QGIS, features.url, *box]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert "counts 123 7 35" in done.stdout, done.stdout + done.stderr
+
+
+def without_proxy() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
 
 
 # Its life

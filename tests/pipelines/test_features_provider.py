@@ -165,14 +165,13 @@ def test_boxes_over_the_antimeridian_and_of_nothing(collections: dict[str, Colle
 
 def test_sorting_goes_by_several_properties_and_puts_what_is_missing_last(collections: dict[str, Collection]) -> None:
     detections = collections["detections"]
-    rows = [
-        detections.feature(int(i))["properties"] for i in ask(detections, sort=[("class", False), ("acquired", True)])
-    ]
+    order = ask(detections, sort=[("class", False), ("acquired", True)])
+    rows = [one["properties"] for one in detections.features(order)]
     keys = [(row["class"], row["acquired"]) for row in rows]
     assert keys == sorted(sorted(keys, key=lambda key: key[1], reverse=True), key=lambda key: key[0])
     for descending in (True, False):
         order = ask(detections, sort=[("fan_count", descending)])
-        fans = [detections.feature(int(i))["properties"]["fan_count"] for i in order]
+        fans = [one["properties"]["fan_count"] for one in detections.features(order)]
         assert fans == [20] * 80 + [None] * 43
 
 
