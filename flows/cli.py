@@ -43,9 +43,14 @@ SiteId = Annotated[str, typer.Argument(metavar="SITE", help="Site id, or path of
 Source = Annotated[
     str | None,
     typer.Option(
-        help="sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), tiles:TEMPLATE_OR_FILE, or a "
-        "name of data/imagery/sources.csv [default: OVERWATT_SOURCE, else sample]"
+        help="library, sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), tiles:TEMPLATE_OR_FILE, "
+        "or a name of data/imagery/sources.csv; several with ; between them "
+        "[default: OVERWATT_SOURCE, else the library once it holds a scene, else sample]"
     ),
+]
+Since = Annotated[
+    datetime.datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further back than this day."),
 ]
 Acknowledge = Annotated[
     list[str] | None,
@@ -241,6 +246,11 @@ def speed(as_json: AsJson = False) -> None:
 def scenes(
     site: SiteId,
     source: Source = None,
+    since: Since = None,
+    until: Annotated[
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further than this day."),
+    ] = None,
     max_cloud: Annotated[
         float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Leave out scenes with more cloud.")
     ] = None,
@@ -248,29 +258,54 @@ def scenes(
         float | None, typer.Option(metavar="METRES", help="Leave out scenes with coarser pixels.")
     ] = None,
     acknowledge: Acknowledge = None,
+    archive: Archive = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the scenes that an imagery source holds of a site."""
-    from flows.report import scenes_table
+    """List what every imagery source holds of a site, and whether it was counted already."""
+    from flows.report import scenes_report
     from pipelines.documents import to_json
-    from pipelines.scenes import open_source
+    from pipelines.errors import NoSceneError
+    from pipelines.publishing import counted_by
     from pipelines.scenes.selection import Limits
+    from pipelines.scenes.several import SeveralSources, open_sources
     from pipelines.scenes.web import public_href
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
     settings = Settings()
+    place = load_site(site, settings.aoi)
     limits = None if max_cloud is None and max_gsd is None else Limits(max_cloud, max_gsd)
     wanted = source or settings.source
-    imagery = open_source(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
-    found = imagery.search(load_site(site, settings.aoi))
-    shown = ("id", "source", "acquired", "acquired_from", "gsd_m", "rendered", "licence", "attribution", "href")
-    records: list[dict[str, Any]] = []
-    for one in found:
-        record = {field: to_json(getattr(one, field)) for field in shown}
-        records.append(record | {"href": public_href(one.href)})
-    problems = [{"href": problem.href, "reason": problem.reason} for problem in imagery.problems]
-    _result(as_json, {"scenes": records, "passed_over": problems}, lambda: scenes_table(found))
+    imagery = open_sources(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
+    nothing = None
+    try:
+        found = imagery.search(place, since.date() if since else None, until.date() if until else None)
+    except NoSceneError as none:
+        if not isinstance(imagery, SeveralSources):
+            raise
+        found, nothing = [], str(none)
+    counted = [counted_by(archive or settings.archive, place, scene) for scene in found]
+    shown = (
+        *("id", "source", "acquired", "acquired_from", "released", "gsd_m", "cloud_cover_percent", "off_nadir_deg"),
+        *("sun_azimuth_deg", "sun_elevation_deg", "rendered", "licence", "acknowledged", "attribution", "price"),
+    )
+    records = [
+        {field: to_json(getattr(scene, field)) for field in shown}
+        | {
+            "acquired_earliest": to_json(scene.earliest),
+            "href": public_href(scene.href),
+            "counted_by": version,
+        }
+        for scene, version in zip(found, counted, strict=True)
+    ]
+    failures = imagery.failures if isinstance(imagery, SeveralSources) else ()
+    document = {
+        "scenes": records,
+        "nothing": nothing,
+        "passed_over": [{"href": problem.href, "reason": problem.reason} for problem in imagery.problems],
+        "sources_that_failed": [{"source": failure.href, "reason": failure.reason} for failure in failures],
+    }
+    _result(as_json, document, lambda: nothing or scenes_report(found, counted))
 
 
 @app.command()
@@ -338,10 +373,7 @@ def run(
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of a local image that does not state its own.")] = None,
     acknowledge: Acknowledge = None,
-    since: Annotated[
-        datetime.datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further back than this day."),
-    ] = None,
+    since: Since = None,
     tolerance: Annotated[
         int | None,
         typer.Option(min=0, metavar="DAYS", help="How far from --date a scene may be; 0: that day only [default: 15]"),
@@ -362,7 +394,7 @@ def run(
     if tolerance is not None and (scene or not date):
         raise typer.BadParameter("--tolerance says how far a scene may be from --date: give a date, and no --scene")
     from flows.report import progress_bar, run_report
-    from pipelines.scenes import open_source
+    from pipelines.scenes.several import open_sources
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
@@ -370,7 +402,7 @@ def run(
     settings = Settings()
     load_site(site, settings.aoi)
     wanted = f"local:{scene}" if scene else source or settings.source
-    open_source(wanted, cache=settings.cache, acknowledge=acknowledge or None)
+    open_sources(wanted, cache=settings.cache, acknowledge=acknowledge or None)
     with progress_bar(Console(stderr=True), "starting"):
         _prefect(verbose)
         from flows.monitor import monitor

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from pipelines.capacity import estimate
 from pipelines.census import assign_zones, take_census
 from pipelines.coregistration import Refusal, coregister
 from pipelines.errors import InputError, NoSceneError, SceneError, SiteError, SourceError
-from pipelines.publishing import publish_run
+from pipelines.publishing import counted_by, publish_run
 from pipelines.scenes.dates import written_days
 from pipelines.scenes.selection import Taken, search_near
-from pipelines.scenes.sources import open_source
+from pipelines.scenes.several import SeveralSources, open_sources
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
 from pipelines.settings import Settings
 from pipelines.sites import Site, load_site
@@ -53,7 +52,8 @@ def monitor(
         site: Site id, or the path of a site file.
         date: Day of acquisition; the nearest within `tolerance_days` is taken, and said. Empty: every scene that the
             archive does not hold for the present weights.
-        source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
+        source: `library`, `sample`, `local:PATH`, `stac:PATH_OR_URL`, ..., several with `;` between. Empty: the setting
+            OVERWATT_SOURCE.
         scene: One raster file instead of a source; `date` then says when it was acquired if the file does not.
         licence: Licence of local imagery, where it does not say.
         acknowledge: Licences that ask for it and that your use is within. Empty: the setting OVERWATT_ACKNOWLEDGE.
@@ -65,7 +65,7 @@ def monitor(
     settings = Settings()
     place = load_site(site, settings.aoi)
     archive = archive or settings.archive
-    imagery = open_source(
+    imagery = open_sources(
         f"local:{scene}" if scene else source or settings.source,
         cache=settings.cache,
         acquired=date if scene else None,
@@ -80,6 +80,8 @@ def monitor(
         get_run_logger().info("%s: %s", place.id, taken)
     else:
         scenes = find_scenes(imagery, place, date or since, date, wanted=bool(scene))
+    for failure in imagery.failures if isinstance(imagery, SeveralSources) else ():
+        get_run_logger().warning("%s could not be searched: %s", failure.href, failure.reason)
     if not (date or scene):
         scenes = [one for one in scenes if not is_counted(archive, place, one, device)]
         get_run_logger().info("%d new scenes of %s in %s", len(scenes), place.id, imagery.name)
@@ -119,7 +121,8 @@ def monitor_all(
     """Look for new imagery of every site; a site that fails does not stop the others, but the run ends Failed.
 
     Args:
-        source: `sample`, `local:PATH` or `stac:PATH_OR_URL`. Empty: the setting OVERWATT_SOURCE.
+        source: `library`, `sample`, `local:PATH`, `stac:PATH_OR_URL`, ..., several with `;` between. Empty: the setting
+            OVERWATT_SOURCE.
         since: Look no further back than this day.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
@@ -236,8 +239,8 @@ def place_dates(site: Site, archive: Path) -> None:
 
 def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:
     """Whether the archive holds this scene as the present weights count it."""
-    census = archive / site.id / f"{scene.acquired:%Y-%m-%d}" / scene.id / "census.json"
-    if not census.is_file():
+    version = counted_by(archive, site, scene)
+    if version is None:
         return False
     detectors, reader = instruments(device)
-    return bool(json.loads(census.read_text())["model_version"] == f"{detectors[0].version}+{reader.version}")
+    return version == f"{detectors[0].version}+{reader.version}"

@@ -305,15 +305,29 @@ def cue_report(found: Cue) -> RenderableType:
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def scenes_table(scenes: Sequence[Scene]) -> Table:
-    """Scenes that a source holds of a site."""
+def scenes_report(scenes: Sequence[Scene], counted: Sequence[str | None]) -> Table:
+    """Scenes that sources hold of a site.
+
+    :param counted: of each, the weights that counted it; None where the archive does not hold it
+    """
     table = Table()
-    for column in ("acquired", "dated by", "scene", "GSD, m", "imagery", "licence"):
-        table.add_column(column, justify="right" if column == "GSD, m" else "left", overflow="fold")
-    for scene in scenes:
-        imagery = "RENDERED" if scene.rendered else "observed"
-        acquired = written_days(scene.acquired, scene.earliest)
-        table.add_row(acquired, scene.acquired_from, scene.id, f"{scene.gsd_m:.2f}", imagery, scene.licence)
+    columns = ("acquired", "scene", "GSD, m", "cloud", "imagery", "source", "licence", "price", "released", "counted")
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("GSD, m", "cloud") else "left", overflow="fold")
+    for scene, version in zip(scenes, counted, strict=True):
+        cloud = scene.cloud_cover_percent
+        table.add_row(
+            f"{written_days(scene.acquired, scene.earliest)} ({scene.acquired_from})",
+            scene.id,
+            f"{scene.gsd_m:.2f}",
+            "" if cloud is None else f"{cloud:.0f}%",
+            "RENDERED" if scene.rendered else "observed",
+            scene.source,
+            scene.licence,
+            scene.price,
+            "" if scene.released is None else str(scene.released),
+            "yes" if version else "no",
+        )
     return table
 
 

@@ -6,6 +6,7 @@ system can exchange two folders in one step (Linux), there is no moment without 
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import sys
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from pipelines.capacity import Estimate
     from pipelines.census import Census
     from pipelines.detection import Detections
-    from pipelines.scenes.types import FetchedScene
+    from pipelines.scenes.types import FetchedScene, Scene
 
-__all__ = ["publish_run", "replace_folder", "run_folder"]
+__all__ = ["counted_by", "publish_run", "replace_folder", "run_folder"]
 
 LOCK_TIMEOUT_S = 60.0
 """Moving a run in takes a fraction of a second; the lock of a process that dies is released with it."""
@@ -37,6 +38,16 @@ LOCK_TIMEOUT_S = 60.0
 def run_folder(archive: Path, site: Site, fetched: "FetchedScene") -> Path:
     """Return where the run of a scene is published."""
     return archive / site.id / f"{fetched.scene.acquired:%Y-%m-%d}" / fetched.scene.id
+
+
+def counted_by(archive: Path, site: Site, scene: "Scene") -> str | None:
+    """Return the version of the weights that counted a scene, if the archive holds its run."""
+    census = archive / site.id / f"{scene.acquired:%Y-%m-%d}" / scene.id / "census.json"
+    try:
+        return str(json.loads(census.read_bytes())["model_version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # None, or one that must be counted again.
+        return None
 
 
 def publish_run(

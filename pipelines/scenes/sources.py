@@ -19,7 +19,7 @@ from pipelines.scenes.types import ImagerySource
 from pipelines.scenes.wayback import WaybackSource
 from pipelines.settings import SAMPLE_CATALOG, Settings
 
-__all__ = ["SOURCE_FORMS", "open_source"]
+__all__ = ["SOURCE_FORMS", "open_source", "takes_limits"]
 
 SOURCE_FORMS = (
     "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
@@ -57,7 +57,7 @@ def open_source(
         something else than local images, or `limits` for local images, or a licence is not acknowledged that must be
     """
     kind, _, rest = spec.strip().partition(":")
-    if (kind in ("local", "tiles", "wayback") or spec.strip() == "library") and limits not in (None, NO_LIMITS):
+    if limits not in (None, NO_LIMITS) and not takes_limits(spec):
         raise SourceError(f"{spec}: cloud cover and GSD can be limited for STAC sources only; leave the limits out")
     if spec.strip() == "library":
         source: ImagerySource = LibrarySource(Settings().library, cache=cache)
@@ -85,6 +85,20 @@ def open_source(
 def _limits_set() -> Limits:
     settings = Settings()
     return Limits(settings.max_cloud_percent, settings.max_gsd_m)
+
+
+def takes_limits(spec: str) -> bool:
+    """Whether a source leaves out by itself what is over the limits."""
+    kind = spec.strip().partition(":")[0]
+    if kind in ("local", "tiles", "wayback", "library"):
+        return False
+    path = Path(spec.strip()).expanduser()
+    return (
+        kind in ("sample", "stac")
+        or spec.strip() in load_presets()
+        or not path.exists()
+        or _kind_of(str(path)) == "stac"
+    )
 
 
 def _known(name: str, cache: Path, limits: Limits) -> ImagerySource:
