@@ -72,13 +72,22 @@ def read_item(document: Mapping[str, Any], href: str) -> pystac.Item:
     for key, asset in document["assets"].items():
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
             raise SceneError(f"STAC item {href}: asset '{key}' must have an 'href'")
+        for name, each in _ASSET_LISTS.items():
+            values = asset.get(name)
+            if values is not None and not (isinstance(values, list) and all(isinstance(one, each) for one in values)):
+                raise SceneError(
+                    f"STAC item {href}: asset '{key}': '{name}' must be a list, each a JSON {_JSON_NAMES[each]}"
+                )
+        if not isinstance(asset.get("type"), str | None):
+            raise SceneError(f"STAC item {href}: asset '{key}': 'type' must be a JSON string")
     try:
         return pystac.Item.from_dict(dict(document), href=href)
-    except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SceneError(f"STAC item {href} is broken ({error}); validate it with a STAC validator") from error
 
 
-_JSON_NAMES = {str: "string", dict: "object", list: "list"}
+_ASSET_LISTS: dict[str, type] = {"roles": str, "bands": dict, "eo:bands": dict, "raster:bands": dict}
+_JSON_NAMES: dict[type, str] = {str: "string", dict: "object", list: "list"}
 
 
 def acquired_of(item: pystac.Item) -> DateStatement:
@@ -191,7 +200,7 @@ def _declaration(item: pystac.Item, asset: pystac.Asset | None) -> RasterDeclara
     """
     own = asset.extra_fields if asset else {}
     bands = own.get("bands") or own.get("eo:bands") or []
-    described = [band for band in [own, *bands, *own.get("raster:bands", [])] if isinstance(band, dict)]
+    described = [band for band in [own, *bands, *(own.get("raster:bands") or [])] if isinstance(band, dict)]
     nodata = next((band["nodata"] for band in described if band.get("nodata") is not None), None)
     try:
         # STAC writes not-a-number as the string "nan".

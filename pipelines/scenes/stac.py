@@ -396,9 +396,9 @@ def _resolution_m(item: pystac.Item, asset: pystac.Asset) -> float | None:
     It saves a look into each image of a catalog that states no `gsd`.
     """
     own = asset.extra_fields
-    fields = [own, *own.get("raster:bands", ()), *own.get("bands", ())]
+    fields = [own, *(own.get("raster:bands") or ()), *(own.get("bands") or ())]
     names = ("spatial_resolution", "raster:spatial_resolution")
-    stated = [field.get(name) for field in fields if isinstance(field, dict) for name in names]
+    stated = [field.get(name) for field in fields for name in names]
     numbers = [value for value in stated if isinstance(value, (int, float)) and value > 0]
     if numbers:
         return float(max(numbers))

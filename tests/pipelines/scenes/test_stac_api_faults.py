@@ -265,6 +265,25 @@ def test_a_broken_item_is_a_problem_and_no_hole(api: Api, site: Site, tmp_path: 
         source.search(site)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("roles", True, "'roles' must be a list, each a JSON string"),
+        ("type", 7, "'type' must be a JSON string"),
+        ("eo:bands", [None], "'eo:bands' must be a list, each a JSON object"),
+        ("raster:bands", {}, "'raster:bands' must be a list, each a JSON object"),
+    ],
+)
+def test_a_broken_asset_is_named_with_its_field(api, site, tmp_path, field: str, value: Any, message: str) -> None:
+    broken = naip("broken")
+    broken["assets"]["image"][field] = value
+    api.serve(broken, naip("good", "2021-06-05"))
+    source = StacSource(f"{api.url}/", cache=tmp_path)
+    assert [scene.id for scene in source.search(site)] == ["good"]
+    (problem,) = source.problems
+    assert f"asset 'image': {message}" in problem.reason
+
+
 def test_what_the_api_gives_beyond_the_dates_is_not_taken(api: Api, site: Site, tmp_path: Path) -> None:
     api.serve(naip("old", "2019-06-05"), naip("new", "2023-06-05"))
     source = StacSource(f"{api.url}/", cache=tmp_path)
