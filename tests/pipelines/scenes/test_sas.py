@@ -34,6 +34,8 @@ class Azure:
         self.answer: tuple[int, bytes] | None = None
         self.given: list[str] = []
         self.keys: list[str | None] = []
+        self.expires_after: int | None = None
+        """Reads of blobs until every signature given so far is refused."""
         self.refused: set[str] = set()
         """Signatures that no longer open anything."""
         azure = self
@@ -46,6 +48,10 @@ class Azure:
                 if parts.path.startswith("/token/"):
                     return self._token()
                 signature = parse_qs(parts.query).get("sig", [""])[0]
+                if azure.expires_after is not None:
+                    azure.expires_after -= 1
+                    if azure.expires_after == 0:
+                        azure.refused = set(azure.given)
                 if signature not in azure.given or signature in azure.refused:
                     return self._send(403, b"AuthenticationFailed: " + signature.encode())
                 data = (azure.folder / Path(parts.path).name).read_bytes()
@@ -233,7 +239,7 @@ def test_a_service_that_takes_the_call_and_says_nothing_is_given_up(tmp_path: Pa
 def test_signed_images_are_fetched_and_no_signature_is_written_down(
     azure: Azure, tmp_path: Path, make_raster, site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     make_raster("naip.tif")
     item = planetary_computer_naip("one", f"{azure.url}/naipeuwest/naip/naip.tif", area_around())
     # Nothing states the pixel size, so that the image is looked at already by the search.
@@ -256,3 +262,22 @@ def test_signed_images_are_fetched_and_no_signature_is_written_down(
     assert "SECRET" not in str(error.value)
     mine = [record.getMessage() for record in caplog.records]
     assert not [line for line in mine if "SECRET" in line]
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_a_signature_that_expires_midway_is_renewed(
+    azure: Azure, tmp_path: Path, make_raster, site, reads: int
+) -> None:
+    size = (1500, 1500)
+    make_raster("naip.tif", noise(3, size=size), tiled=True, blockxsize=256, blockysize=256)
+    item = planetary_computer_naip("one", f"{azure.url}/naipeuwest/naip/naip.tif", area_around())
+    del item["assets"]["image"]["eo:bands"]
+    (tmp_path / "one.json").write_text(json.dumps(item))
+    source = StacSource(str(tmp_path / "one.json"), cache=tmp_path / "cache", signer=azure.signer())
+    scene = source.search(site)[0]
+    azure.expires_after = reads
+    fetched = source.fetch(scene, site.perimeter)
+    assert (azure.refused, azure.given) == ({"SECRET0"}, ["SECRET0", "SECRET1"])
+    with rasterio.open(fetched.path) as cog, rasterio.open(tmp_path / "naip.tif") as whole:
+        window = whole.window(*cog.bounds).round_offsets().round_lengths()
+        assert (cog.read() == whole.read(window=window)).all()
