@@ -149,6 +149,8 @@ def monitor_all(
             runs += state.result()
         else:
             failed.append(f"{site} ({state.message})")
+    if runs and not publish(archive or Settings().archive, return_state=True).is_completed():
+        get_run_logger().warning("the merged layers could not be made anew; overwatt publish says why")
     if failed:
         return Failed(message=f"{len(failed)} of {len(sites)} sites failed: {'; '.join(failed)}")
     return runs
@@ -235,6 +237,17 @@ def place_dates(site: Site, archive: Path) -> None:
     for run, answer in coregister(site, archive).items():
         if isinstance(answer, Refusal):
             get_run_logger().warning("%s of %s is not placed against the others: %s", run, site.id, answer.reason)
+
+
+@task(name="publish layers", cache_policy=NO_CACHE)
+def publish(archive: Path) -> None:
+    """Make the merged layers anew, so that whoever opens them finds the runs of this morning."""
+    from pipelines.layers.publish import publish_layers
+
+    made = publish_layers(archive, Settings().aoi)
+    for broken in made.broken:
+        get_run_logger().warning("%s", broken)
+    get_run_logger().info("layers of %d runs in %s: %d files written", made.runs, made.folder, len(made.written))
 
 
 def is_counted(archive: Path, site: Site, scene: Scene, device: str) -> bool:

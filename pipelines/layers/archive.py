@@ -19,7 +19,7 @@ import shapely
 
 from models.classes import CLASSES
 from pipelines.census import Census
-from pipelines.coregistration import Shift
+from pipelines.coregistration import Shift, read_shifts
 from pipelines.errors import ArchiveError
 from pipelines.identity import DatedUnits, identify_units
 
@@ -97,6 +97,11 @@ class Run:
     chosen: bool = True
 
     @property
+    def key(self) -> str:
+        """What the run is called among those of its site: `<date>/<scene id>`."""
+        return "/".join(self.folder.parts[-2:])
+
+    @property
     def date(self) -> date:
         """Day of acquisition, UTC."""
         return self.acquired.date()
@@ -144,7 +149,7 @@ def run_folders(archive: Path) -> tuple[Path, ...]:
 def read_archive(archive: Path) -> Archive:
     """Read every run folder.
 
-    :raises ArchiveError: there is no archive, or it holds no run that can be read
+    :raises ArchiveError: there is no archive, it holds no run that can be read, or a site's shifts are damaged
     """
     folders = run_folders(archive)
     if not folders:
@@ -161,6 +166,11 @@ def read_archive(archive: Path) -> Archive:
     if not runs:
         raise ArchiveError(f"no run of {archive} can be read; the first of {len(broken)}: {broken[0]}")
     runs.sort(key=lambda run: (run.site, run.acquired, run.scene_id))
+    for site in {run.site for run in runs}:
+        shifts = read_shifts(site, archive)
+        for i, run in enumerate(runs):
+            shift = shifts.get(run.key) if run.site == site else None
+            runs[i] = replace(run, shift=shift) if isinstance(shift, Shift) else run
     return Archive(archive, tuple(_in_time(runs)), tuple(broken))
 
 
@@ -285,13 +295,22 @@ def _in_time(runs: list[Run]) -> Iterator[Run]:
 
 
 def _units(runs: list[Run]) -> Mapping[Path, pd.DataFrame]:
-    """Say of the detections of every run which units they are."""
+    """Say of the detections of every run which units they are.
+
+    Shifts are against one reference only among runs of one site that are all rendered or all photographs.
+    """
+    groups: dict[tuple[str, str, str], list[Run]] = {}
     found: dict[Path, pd.DataFrame] = {}
-    for site in {run.site for run in runs}:
-        of_site = [run for run in runs if run.site == site]
-        dated = [DatedUnits(str(run.folder), run.acquired, run.detections, run.shift) for run in of_site]
-        units = identify_units(dated)
-        found |= {run.folder: units[str(run.folder)] for run in of_site}
+    for run in runs:
+        alone = sum(other.site == run.site for other in runs) == 1
+        if run.shift is None and not alone:
+            found[run.folder] = pd.DataFrame({name: [None] * len(run.detections) for name in UNIT}, dtype=object)
+            continue
+        reference = ("", "") if run.shift is None else (run.shift.reference, run.shift.crs)
+        groups.setdefault((run.site, *reference), []).append(run)
+    for alike in groups.values():
+        units = identify_units([DatedUnits(run.key, run.acquired, run.detections, run.shift) for run in alike])
+        found |= {run.folder: units[run.key] for run in alike}
     return found
 
 

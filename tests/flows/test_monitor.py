@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +122,18 @@ def test_one_sites_failure_does_not_stop_the_others(
 
     (tmp_path / "broken.geojson").unlink()
     assert monitor_all(source=empty_catalog) == []
+
+
+def test_new_runs_are_in_the_merged_layers_and_a_fault_there_fails_no_run(place: Place, tmp_path: Path) -> None:
+    [run] = monitor_all(archive=tmp_path)
+    assert run.site == "field"
+    assert (tmp_path / "layers" / "overwatt.qgz").is_file()
+
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    (tmp_path / "layers").write_text("a file where the layers go")
+    [again] = monitor_all(archive=tmp_path)
+    assert Path(again.folder).is_dir()
 
 
 def test_a_source_that_comes_back_is_waited_for(place: Place, empty_catalog: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipelines.coregistration import DOCUMENT, Shift, _as_record, _write_document
 from pipelines.errors import ArchiveError
 from pipelines.layers.archive import COLUMNS, read_archive, read_run
 from tests.pipelines.made_up_archive import add_run, real_site
@@ -68,6 +69,26 @@ def test_of_two_scenes_of_a_day_the_better_one_is_chosen(tmp_path: Path) -> None
     add_run(tmp_path, scene="whole-and-sharp", battery=1)
     chosen = {run.scene_id: run.chosen for run in read_archive(tmp_path).runs}
     assert chosen == {"half": False, "whole": False, "whole-and-sharp": True}
+
+
+def test_units_keep_their_identity_where_the_shifts_are_known(tmp_path: Path) -> None:
+    for day, count in ((FIRST, 2), (SECOND, 3)):
+        add_run(tmp_path, day=day, battery=count, probabilities=(0.9,))
+    assert read_archive(tmp_path).detections["unit_id"].isna().all()
+    shift = {"east_m": 0.0, "north_m": 0.0, "accuracy_m": 0.0, "reference": "2025-08-22/scene", "crs": "EPSG:32616"}
+    shift |= {"patches": 9, "share": 1.0}
+    entries = {f"{day}/scene": _as_record(Shift(**shift)) for day in (FIRST, SECOND)}
+    _write_document(tmp_path / "colossus-2" / DOCUMENT, real_site("colossus-2"), entries)
+    frame = read_archive(tmp_path).detections
+    assert list(frame["unit_id"][:2]) == list(frame["unit_id"][2:4])
+    assert frame["unit_id"].nunique() == 3
+    assert list(frame["first_seen"]) == [FIRST] * 4 + [SECOND]
+    assert list(frame["last_seen"]) == [SECOND] * 5
+
+
+def test_the_only_run_of_a_site_needs_no_shift(tmp_path: Path) -> None:
+    add_run(tmp_path, battery=2)
+    assert read_archive(tmp_path).detections["unit_id"].nunique() == 2
 
 
 @pytest.mark.parametrize(
