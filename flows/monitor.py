@@ -5,12 +5,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
-from rasterio.errors import RasterioError
 
 from flows import progress
 from flows.artifacts import DetectionProgress, show_run, show_timeline
@@ -26,6 +24,7 @@ from pipelines.scenes.dates import written_days
 from pipelines.scenes.selection import Taken, search_near
 from pipelines.scenes.several import SeveralSources, open_sources
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
+from pipelines.scenes.web import may_pass
 from pipelines.settings import Settings
 from pipelines.sites import Site, load_site
 
@@ -159,12 +158,7 @@ def monitor_all(
 def source_may_answer_yet(_task: object, _run: object, state: State[Any]) -> bool:
     """Retry what a network did, never what a user did: the same mistake fails the same way again."""
     fault = state.result(raise_on_failure=False)
-    if not isinstance(fault, SourceError):
-        return False
-    if isinstance(fault.__cause__, httpx.HTTPStatusError):
-        status = fault.__cause__.response.status_code
-        return status >= 500 or status == httpx.codes.TOO_MANY_REQUESTS
-    return isinstance(fault.__cause__, httpx.TransportError | RasterioError)
+    return isinstance(fault, SourceError) and fault.__cause__ is not None and may_pass(fault.__cause__)
 
 
 # Scenes are cached by checksum on disk and runs in the archive, so Prefect need not hash or store anything of them.

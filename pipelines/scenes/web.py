@@ -282,7 +282,10 @@ def may_pass(error: BaseException) -> bool:
 
 
 def refuse_status(response: httpx.Response) -> None:
-    """Raise `httpx.HTTPStatusError` for an answer that is none; its text, unlike that of httpx, holds no address."""
+    """Raise `httpx.HTTPStatusError` for an answer that is none; its text, unlike that of httpx, holds no address.
+
+    A redirect that was not followed is none either.
+    """
     if not response.is_success:
         raise httpx.HTTPStatusError(_status(response), request=response.request, response=response)
 
@@ -317,7 +320,9 @@ def as_source_error(url: str, patience: Patience = PATIENT) -> Iterator[None]:
                 "it wants a key, or another one: put it into the file that OVERWATT_CREDENTIALS names, give a signed "
                 "address or download the file"
             )
-        raise SourceError(f"{public_href(url)}: the server answers {_status(error.response)}; {remedy}") from error
+        # The text of httpx's own holds the whole address, and a traceback would show it.
+        cause = httpx.HTTPStatusError(_status(error.response), request=error.request, response=error.response)
+        raise SourceError(f"{public_href(url)}: the server answers {cause}; {remedy}") from cause
     except UnfitAnswerError as error:
         raise SourceError(
             f"{public_href(url)}: {error}; it did so {patience.attempts} times, check the address"

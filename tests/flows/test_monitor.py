@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed, State
+from rasterio.errors import RasterioIOError
 
 from flows import progress
 from flows.monitor import monitor, monitor_all, source_may_answer_yet
@@ -166,6 +167,8 @@ def test_a_source_that_comes_back_is_waited_for(place: Place, empty_catalog: str
         (httpx.HTTPStatusError("", request=httpx.Request("GET", "http://a"), response=httpx.Response(503)), True),
         (httpx.HTTPStatusError("", request=httpx.Request("GET", "http://a"), response=httpx.Response(429)), True),
         (httpx.HTTPStatusError("", request=httpx.Request("GET", "http://a"), response=httpx.Response(404)), False),
+        (httpx.UnsupportedProtocol("ftp"), False),
+        (RasterioIOError("the disk is full, or the file is no raster"), False),
         (json.JSONDecodeError("", "", 0), False),
         (None, False),
     ],
