@@ -30,7 +30,7 @@ from pipelines.scenes.tile_descriptor import TileDescriptor, placeholders
 from pipelines.scenes.tile_grid import Level, choose_level, named_levels
 from pipelines.scenes.tiles import WANTED_GSD_M, fetch_tiles
 from pipelines.scenes.types import FetchedScene, Scene, SceneProblem
-from pipelines.scenes.web import UnfitAnswerError, get_checked, new_client, public_href
+from pipelines.scenes.web import UnfitAnswerError, get_checked, new_client, public_href, refuse_status
 from pipelines.sites import Site
 
 __all__ = ["WaybackSource"]
@@ -145,7 +145,7 @@ def _level(place: Polygon | MultiPolygon) -> tuple[Level, float]:
 
 def _releases(response: httpx.Response) -> list[_Release]:
     """Read the list of releases: by number, the template of its tiles and the address of its metadata."""
-    response.raise_for_status()
+    refuse_status(response)
     document = _json(response)
     shown = public_href(str(response.url))
     releases = []
@@ -186,7 +186,7 @@ def _captures(
     address = f"{release.metadata}/{layer}/query?{urlencode(query)}"
 
     def read(response: httpx.Response) -> _Captures:
-        response.raise_for_status()
+        refuse_status(response)
         document = _json(response)
         if "error" in document:
             said = document["error"].get("message", "") if isinstance(document["error"], dict) else document["error"]
