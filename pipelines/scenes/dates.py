@@ -123,12 +123,19 @@ def stated_dates(dataset: DatasetReader, path: Path) -> list[DateStatement]:
     return stated + _name_dates(path.stem)
 
 
-def decide_acquired(name: str, stated: list[DateStatement], given: date | Days | None, remedy: str) -> DateStatement:
+def decide_acquired(
+    name: str,
+    stated: list[DateStatement],
+    given: date | Days | None,
+    remedy: str,
+    given_by: str = "command line",
+) -> DateStatement:
     """Return the one acquisition date of an image.
 
     :param given: what the user gives, if anything; it settles a contradiction but may not contradict everything. Of a
         range of days, one that the image states itself is taken
     :param remedy: what the user can do when there is no date
+    :param given_by: where the given days come from
     :raises SceneError: there is none, or several that differ, or none that is the given one
     """
     if isinstance(given, date):
@@ -136,7 +143,7 @@ def decide_acquired(name: str, stated: list[DateStatement], given: date | Days |
     said = " and ".join(dict.fromkeys(f"{s.days} ({s.said_by})" for s in stated))
     if given is not None:
         if not stated:
-            return given_statement(given)
+            return given_statement(given, given_by)
         fitting = [one for one in stated if one.days.first in given and one.days.last in given]
         if len({one.days for one in fitting}) == 1:
             return fitting[0]

@@ -23,7 +23,7 @@ __all__ = ["SOURCE_FORMS", "open_source", "takes_limits"]
 
 SOURCE_FORMS = (
     "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
-    "local:PATH (an image or a folder of them), "
+    "local:PATH (an image, a folder of them, or a pattern such as /data/{site}/{date}/**), "
     "stac:PATH_OR_URL (a static STAC catalog, collection or item, or a STAC API, #COLLECTION,... behind it), "
     "tiles:TEMPLATE_OR_FILE (dated XYZ, TMS or WMTS tiles), "
     "or a source known by name such as planetary-computer-naip"

@@ -269,3 +269,44 @@ def test_site_that_reaches_beyond_the_image_is_covered_in_part(make_raster, tmp_
     source = LocalSource(make_raster(), cache=tmp_path / "cache")
     fetched = source.fetch(source.search(site)[0], site.perimeter)
     assert fetched.coverage.area / site.perimeter.area == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_delivery_with_subfolders_is_read_when_asked_for(make_raster: MakeRaster, site: Site, tmp_path: Path) -> None:
+    make_raster("in/order/a_20250822.tif")
+    make_raster("in/order/deep/b_20250101.tif")
+    make_raster("in/other/a_20250822.tif")
+    with pytest.raises(SourceError, match=r"holds no image .*; its subfolders do, local:.*in/\*\* reads them too"):
+        LocalSource(tmp_path / "in", cache=tmp_path).search(site)
+    source = LocalSource(tmp_path / "in" / "**", cache=tmp_path / "cache")
+    found = source.search(site)
+    assert [scene.acquired.date() for scene in found] == [date(2025, 1, 1), date(2025, 8, 22), date(2025, 8, 22)]
+    assert len({scene.id for scene in found}) == 3
+    assert source.name == "local:in/**"
+    named = LocalSource(tmp_path / "in" / "*" / "?_20250822.tif", cache=tmp_path).search(site)
+    assert len(named) == 2
+
+
+def test_a_pattern_gives_site_and_date(make_raster: MakeRaster, site: Site, tmp_path: Path) -> None:
+    make_raster("in/memphis/2025-08-22/rgb.tif", tags={"TIFFTAG_DATETIME": "2026:01:01 00:00:00"})
+    make_raster("in/memphis/2025_10_01/memphis_20251001_v20260101.tif")
+    make_raster("in/memphis/2025-13-01/rgb.tif")
+    make_raster("in/southaven/2025-08-23/rgb.tif")
+    source = LocalSource(tmp_path / "in" / "{site}" / "{date}" / "*", cache=tmp_path / "cache")
+    assert [(one.acquired.date(), one.acquired_from) for one in source.search(site)] == [
+        (date(2025, 8, 22), "folder pattern"),
+        (date(2025, 10, 1), "file name"),
+    ]
+    make_raster("in/memphis/2025-09-09/b_20240101.tif")
+    assert len(source.search(site)) == 2
+    assert "2024-01-01 (file name) by its own account, not on the 2025-09-09" in source.problems[0].reason
+    with pytest.raises(NoSceneError, match=r"in holds no image that fits \{site\}_\*.tif for site memphis"):
+        LocalSource(tmp_path / "in" / "{site}_*.tif", cache=tmp_path).search(site)
+    with pytest.raises(SourceError, match="does not exist"):
+        LocalSource(tmp_path / "gone" / "{date}" / "*.tif", cache=tmp_path)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(make_raster, site: Site, tmp_path: Path) -> None:
+    path = make_raster("in/{site}_20250822.tif")
+    make_raster("in/memphis_20250822.tif")
+    [scene] = LocalSource(path, cache=tmp_path).search(site)
+    assert scene.href == str(path)
