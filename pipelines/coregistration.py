@@ -87,8 +87,13 @@ SLACK_PX = 5
 """How far a patch may lie from what the whole site says."""
 AGREE_PX = 1.0
 LEAST_PATCHES = 6
-LEAST_SHARE = 0.15
-"""Of the patches with anything to see that must agree; patches of unrelated pictures do so in one case of forty."""
+CHANCE = 0.06
+"""Share of the patches of two unrelated pictures that is taken to agree by chance."""
+BEYOND_CHANCE = 6.0
+"""Standard deviations above that share from which agreement is believed: 11 of 35 patches, 71 of 600.
+
+Of 960 unrelated pairs of rendered pictures the luckiest had 7 of 35 patches agree.
+"""
 LEAST_VALID = 0.6
 """Of a patch's pixels: image, and outside the zones."""
 CANDIDATES = 3
@@ -384,7 +389,8 @@ def _measure(here: Ground, there: Ground, name: str, masked: NDArray[np.bool_]) 
             best = agreement
     if best.tried < LEAST_PATCHES:
         return Refusal(f"only {best.tried} patches of ground have anything to see in both scenes")
-    if best.count < LEAST_PATCHES or best.count < LEAST_SHARE * best.tried:
+    by_chance = CHANCE * best.tried + BEYOND_CHANCE * math.sqrt(CHANCE * (1 - CHANCE) * best.tried)
+    if best.count < max(LEAST_PATCHES, by_chance):
         return Refusal(
             f"only {best.count} of {best.tried} patches of ground agree on a shift of {RANGE_M:.0f} m or less"
         )

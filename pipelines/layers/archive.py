@@ -309,7 +309,9 @@ def _units(runs: list[Run]) -> Mapping[Path, pd.DataFrame]:
         reference = ("", "") if run.shift is None else (run.shift.reference, run.shift.crs)
         groups.setdefault((run.site, *reference), []).append(run)
     for alike in groups.values():
-        units = identify_units([DatedUnits(run.key, run.acquired, run.detections, run.shift) for run in alike])
+        units = identify_units(
+            [DatedUnits(run.key, run.acquired, run.detections, run.shift, run.rendered) for run in alike]
+        )
         found |= {run.folder: units[run.key] for run in alike}
     return found
 
