@@ -76,6 +76,7 @@ DETECTIONS = {
     "valid_from": "moment",
     "valid_until": "moment",
     "chosen": "flag",
+    "unit_id": "text",
 }
 """Columns and their kinds, as in `pipelines.layers.archive.COLUMNS`."""
 RUNS = {

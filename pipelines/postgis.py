@@ -60,6 +60,7 @@ DETECTION_COLUMNS: Mapping[str, str] = {
     "rendered": "boolean NOT NULL",
     "model_version": "text",
     "native_gsd_m": "double precision",
+    "unit_id": "text",
 }
 """Columns of a detection, as in `pipelines.layers.archive.COLUMNS`, with their SQL types; `run_id` stands before them
 and `geometry` after them."""
@@ -110,6 +111,8 @@ CREATE INDEX ON detections USING gist (geometry);
 CREATE INDEX ON detections (site);
 CREATE INDEX ON detections (acquired);
 CREATE INDEX ON detections ("class");
+CREATE INDEX ON detections (unit_id);
+COMMENT ON COLUMN detections.unit_id IS 'the same for one unit on all dates; NULL where it could not be told';
 CREATE TABLE census (
     run_id text NOT NULL REFERENCES runs ON DELETE CASCADE,
     site text NOT NULL,

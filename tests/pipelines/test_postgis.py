@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import pandas as pd
 import psycopg
 import pytest
 import shapely
@@ -116,6 +117,10 @@ def test_every_detection_arrives_with_its_geometry_and_properties(archive: Path,
         assert row[2:7] == tuple(properties[name] for name in names)
         assert row[7].isoformat() == properties["acquired"].replace("Z", "+00:00")
         assert (row[8] and row[8].isoformat(), row[9]) == (properties["released"], properties["rendered"])
+    units = dict(ask(database, "SELECT detection_id, unit_id FROM overwatt.detections"))
+    frame = read_archive(archive).detections
+    known = [None if pd.isna(unit) else unit for unit in frame["unit_id"]]
+    assert units == dict(zip(frame["detection_id"], known, strict=True))
     [(srid, valid)] = ask(database, "SELECT DISTINCT ST_SRID(geometry), ST_IsValid(geometry) FROM overwatt.detections")
     assert (srid, valid) == (4326, True)
 
