@@ -22,6 +22,7 @@ from pipelines.layers.qgis_project import frame_days
 from pipelines.layers.qgis_styles import plural
 from pipelines.settings import ROOT
 from tests.pipelines.made_up_archive import add_run
+from tests.pipelines.postgres import skip_or_fail
 
 FIRST, SECOND, THIRD = date(2025, 8, 22), date(2025, 10, 19), date(2026, 1, 13)
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -93,7 +94,7 @@ def test_no_frame_begins_between_two_dates_and_ends_after_one(days: list[date]) 
 @pytest.fixture(scope="module")
 def opened(archive: Path) -> dict[str, Any]:
     if not has_qgis():
-        pytest.skip("QGIS and its Python module (Debian: qgis, python3-qgis) are not installed")
+        skip_or_fail("QGIS and its Python module (Debian: qgis, python3-qgis) are not installed")
     script = Path(__file__).with_name("open_in_qgis.py")
     # The system's Python must not find this environment's packages.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
