@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -311,21 +311,21 @@ def scenes_report(scenes: Sequence[Scene], counted: Sequence[str | None]) -> Tab
     :param counted: of each, the weights that counted it; None where the archive does not hold it
     """
     table = Table()
-    columns = ("acquired", "scene", "GSD, m", "cloud", "imagery", "source", "licence", "price", "released", "counted")
+    columns = ("acquired", "scene, source", "GSD, m", "cloud", "imagery", "licence", "price, released", "counted")
     for column in columns:
-        table.add_column(column, justify="right" if column in ("GSD, m", "cloud") else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if column in ("GSD, m", "cloud") else "left"
+        whole = column in ("acquired", "imagery", "GSD, m", "cloud", "counted")
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
     for scene, version in zip(scenes, counted, strict=True):
         cloud = scene.cloud_cover_percent
         table.add_row(
-            f"{written_days(scene.acquired, scene.earliest)} ({scene.acquired_from})",
-            scene.id,
+            f"{written_days(scene.acquired, scene.earliest)}\n({scene.acquired_from})",
+            f"{scene.id}\n{scene.source}",
             f"{scene.gsd_m:.2f}",
             "" if cloud is None else f"{cloud:.0f}%",
             "RENDERED" if scene.rendered else "observed",
-            scene.source,
             scene.licence,
-            scene.price,
-            "" if scene.released is None else str(scene.released),
+            scene.price if scene.released is None else f"{scene.price}\n{scene.released}",
             "yes" if version else "no",
         )
     return table
