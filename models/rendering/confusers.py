@@ -10,6 +10,7 @@ import numpy as np
 
 from models.rendering.canvas import Canvas, Frame, Truth
 from models.rendering.materials import Rng, noise, pave
+from models.rendering.rooftop_equipment import packaged_look, packaged_unit, vent
 
 Painter = Callable[[Canvas, Rng, Frame, float, float], None]
 
@@ -315,6 +316,113 @@ def pool(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float
             patch.paint(patch.rectangle(length_m * 0.7 - 1.5, width_m * 0.6 - 1.5), water, base_m - 0.3)
 
 
+def stained_asphalt(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Wear on paving: parallel streaks, sealed cracks, oil spots in rows of bays, manholes, patches."""
+    base_m = canvas.base_m(frame)
+    pave(canvas, rng, frame, length_m, width_m, "asphalt" if rng.random() < 0.7 else "concrete", base_m)
+    dark = rng.random() < 0.6
+    for _ in range(int(rng.integers(2, 24))):
+        turn_deg = float(rng.normal(0, 3) if rng.random() < 0.8 else rng.uniform(0, 180))
+        at = frame.at(float(rng.uniform(-0.5, 0.5) * length_m), float(rng.uniform(-0.5, 0.5) * width_m), turn_deg)
+        long_m, wide_m = float(rng.uniform(4, 45)), float(rng.uniform(0.3, 3.0))
+        with canvas.patch(at, long_m, 2 * wide_m) as patch:
+            if patch is not None:
+                shape = (patch.u_m.shape[0], patch.u_m.shape[1])
+                across = np.exp(-((patch.v_m / (0.5 * wide_m)) ** 2))
+                along = np.clip(1.2 - np.abs(patch.u_m) / (long_m / 2), 0, 1)
+                uneven = np.clip(1 + 0.5 * noise(rng, shape, 1.5 / canvas.cell_m), 0, 1.5)
+                alpha = rng.uniform(0.1, 0.8) * across * along * uneven * (np.abs(patch.height_m - base_m) < 0.3)
+                level = rng.uniform(0.02, 0.15) if dark ^ (rng.random() < 0.2) else rng.uniform(0.35, 0.8)
+                patch.blend(np.clip(alpha, 0, 1).astype(np.float32), np.full(3, level))
+    for _ in range(int(rng.integers(0, 4))):
+        # Oil under every parked engine: dark spots at one pitch, as regular as fans.
+        pitch_m, radius_m = float(rng.uniform(1.2, 5.5)), float(rng.uniform(0.2, 1.1))
+        row = frame.at(float(rng.uniform(-0.3, 0.3) * length_m), float(rng.uniform(-0.4, 0.4) * width_m))
+        level = float(rng.uniform(0.02, 0.1))
+        for k in range(int(rng.integers(3, 14))):
+            at = row.at(k * pitch_m, float(rng.normal(0, 0.15)))
+            with canvas.patch(at, 4 * radius_m, 4 * radius_m) as patch:
+                if patch is not None:
+                    alpha = rng.uniform(0.2, 0.95) * np.exp(-((np.hypot(patch.u_m, patch.v_m) / radius_m) ** 4))
+                    patch.blend((alpha * (np.abs(patch.height_m - base_m) < 0.3)).astype(np.float32), np.full(3, level))
+    for _ in range(int(rng.integers(0, 6))):
+        at = frame.at(float(rng.uniform(-0.5, 0.5) * length_m), float(rng.uniform(-0.5, 0.5) * width_m))
+        with canvas.patch(at, 3, 3) as patch:
+            if patch is not None:
+                patch.paint(patch.disc(float(rng.uniform(0.3, 0.6))), np.full(3, rng.uniform(0.03, 0.6)))
+
+
+def round_vents(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Round exhaust caps, turbine ventilators and roof drains in rows or scattered: discs without a casing."""
+    radius_m, pitch_m = float(rng.uniform(0.25, 1.3)), float(rng.uniform(2.5, 12))
+    for v in np.arange(-width_m / 2 + 1.5, width_m / 2 - 1.4, rng.uniform(3, 14)):
+        for u in np.arange(-length_m / 2 + 1.5, length_m / 2 - 1.4, pitch_m):
+            if rng.random() < 0.6:
+                vent(canvas, rng, frame.at(u + rng.normal(0, 0.3), v), radius_m * float(rng.uniform(0.8, 1.2)))
+
+
+def air_handlers(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Packaged units without a fan array: long ribbed boxes, some with a hood or one dark hole."""
+    look = packaged_look(rng, fans=False)
+    for _ in range(int(rng.integers(1, 5))):
+        at = frame.at(
+            float(rng.uniform(-0.4, 0.4) * length_m),
+            float(rng.uniform(-0.4, 0.4) * width_m),
+            float(rng.choice([0, 90])),
+        )
+        packaged_unit(canvas, rng, at, look)
+        if rng.random() < 0.4:
+            hood = at.at(look.length_m * float(rng.uniform(-0.4, 0.4)), 0)
+            canvas.box(hood, float(rng.uniform(0.6, 1.6)), look.width_m * 0.7, np.full(3, rng.uniform(0.03, 0.3)), 0.05)
+
+
+def marina(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Boats at jetties: pointed light hulls side by side with dark windows, on water."""
+    pave(canvas, rng, frame, length_m, width_m, "water", canvas.base_m(frame))
+    boat_m = float(rng.uniform(6, 15))
+    for v in np.arange(-width_m / 2 + boat_m, width_m / 2 - boat_m / 2, 2.4 * boat_m):
+        canvas.box(frame.at(0, v), length_m, 2.0, _bright(rng, 0.3, 0.8), 0.6)
+        for side in (-1, 1):
+            for u in np.arange(-length_m / 2 + 3, length_m / 2 - 3, boat_m * rng.uniform(0.36, 0.6)):
+                if rng.random() < 0.75:
+                    at = frame.at(u, v + side * (boat_m / 2 + 1.5), 90.0 * side)
+                    _boat(canvas, rng, at, boat_m * float(rng.uniform(0.7, 1.05)))
+
+
+def _boat(canvas: Canvas, rng: Rng, frame: Frame, boat_m: float) -> None:
+    beam_m = boat_m * float(rng.uniform(0.25, 0.36))
+    top_m = canvas.base_m(frame) + 1.2
+    with canvas.patch(frame, boat_m, beam_m) as patch:
+        if patch is not None:
+            taper = np.clip((boat_m / 2 - patch.u_m) / (0.4 * boat_m), 0, 1) ** 0.6
+            hull = (np.abs(patch.v_m) < beam_m / 2 * taper) & (np.abs(patch.u_m) < boat_m / 2)
+            patch.paint(hull, _bright(rng, 0.6, 0.95), top_m)
+            cabin = hull & patch.rectangle(boat_m * rng.uniform(0.2, 0.6), beam_m * 0.7, -boat_m * rng.uniform(0, 0.2))
+            patch.paint(cabin, _bright(rng, 0.1, 0.9) if rng.random() < 0.6 else _vivid(rng), top_m + 1.0)
+            patch.paint(cabin & (np.mod(patch.u_m + 50, 2.5) < 0.6), np.full(3, rng.uniform(0.03, 0.2)))
+
+
+def mobile_homes(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Long light boxes side by side with awnings, cars and trees: turbine packages in outline, without their parts."""
+    pitch_m = float(rng.uniform(8, 15))
+    for v in np.arange(-width_m / 2 + 4, width_m / 2 - 3.9, pitch_m):
+        for u in np.arange(-length_m / 2 + 10, length_m / 2 - 9, 24.0):
+            at = frame.at(u + rng.normal(0, 1.0), v, float(rng.normal(0, 2)))
+            home_m, across_m = float(rng.uniform(11, 21)), float(rng.uniform(3.2, 7.5))
+            colour = _bright(rng, 0.3, 0.92)
+            canvas.box(at, home_m, across_m, colour, 3.2)
+            if across_m > 5 and rng.random() < 0.6:
+                canvas.box(at.at(0, across_m / 4), home_m, across_m / 2, colour * rng.uniform(0.75, 1.05), 0.05)
+            if rng.random() < 0.6:
+                side = float(rng.choice([-1, 1]))
+                awning = at.at(float(rng.uniform(-3, 3)), side * (across_m / 2 + 1.3))
+                canvas.box(awning, float(rng.uniform(4, 9)), 2.6, _bright(rng, 0.3, 0.9), 2.4)
+            for _ in range(int(rng.integers(0, 4))):
+                vent(canvas, rng, at.at(float(rng.uniform(-0.4, 0.4) * home_m), 0), float(rng.uniform(0.15, 0.35)))
+            if rng.random() < 0.5:
+                canvas.box(at.at(float(rng.uniform(-4, 4)), across_m / 2 + 4), 4.6, 1.8, _vivid(rng), 1.5)
+
+
 def litter(canvas: Canvas, rng: Rng) -> None:
     """Small things all over the canvas: cars, poles, kerbs, cable trays, fences, manholes, stains, patched asphalt."""
     width_m, height_m = canvas.extent_m
@@ -364,5 +472,22 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     markings,
     pool,
     roof_monitors,
+    stained_asphalt,
+    stained_asphalt,
+    stained_asphalt,
+    marina,
+    mobile_homes,
+    mobile_homes,
 )
-ROOF_CONFUSERS: tuple[Painter, ...] = (rooftop_units, rooftop_units, skylights, roof_monitors, solar, tanks, pallets)
+ROOF_CONFUSERS: tuple[Painter, ...] = (
+    rooftop_units,
+    rooftop_units,
+    skylights,
+    roof_monitors,
+    solar,
+    tanks,
+    pallets,
+    round_vents,
+    air_handlers,
+    air_handlers,
+)

@@ -5,6 +5,7 @@ sample scenes are built from, with stated counts.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,14 @@ from models.rendering.cooling_equipment import (
 from models.rendering.lettering import LetteringStyle, random_style, random_text, word_mask
 from models.rendering.materials import GROUNDS, ROOFS, YARDS, Rng, pave, surface
 from models.rendering.power_equipment import BatteryStyle, TurbineStyle, battery, battery_style, turbine, turbine_style
+from models.rendering.rooftop_equipment import (
+    bank_look,
+    ducts,
+    enclosed_bank,
+    packaged_look,
+    packaged_unit,
+    tower_bank,
+)
 
 
 def ground(canvas: Canvas, rng: Rng, heading_deg: float, name: str | None = None) -> None:
@@ -76,9 +85,11 @@ def battery_rows(
     width_m: float,
     style: BatteryStyle,
     count: int | None = None,
+    end_m: float | None = None,
 ) -> int:
-    """Battery enclosures in back-to-back pairs with aisles, a transformer now and then. Returns how many."""
-    back_m, aisle_m, end_m = float(rng.uniform(0.15, 0.6)), float(rng.uniform(1.8, 4.0)), float(rng.uniform(0.3, 2.5))
+    """Battery enclosures in back-to-back pairs with aisles, `end_m` apart in a row. Returns how many."""
+    back_m, aisle_m, drawn_m = float(rng.uniform(0.15, 0.6)), float(rng.uniform(1.8, 4.0)), float(rng.uniform(0.3, 2.5))
+    end_m = drawn_m if end_m is None else end_m
     single = rng.random() < 0.3
     placed, v = 0, -width_m / 2 + style.width_m / 2
     lane = 0
@@ -215,6 +226,9 @@ def block_dry_coolers(
 ) -> None:
     """Part of a dry-cooler array on stilts."""
     _yard(canvas, rng, frame, length_m, width_m)
+    if rng.random() < 0.35:
+        _dry_cooler_banks(canvas, rng, frame, length_m, width_m)
+        return
     style = dry_cooler_style(rng)
     gap_m, street_m = float(rng.uniform(0.0, 0.6)), float(rng.choice([0.0, 0.0, rng.uniform(1, 4)]))
     columns = max(1, int(length_m * 0.95 / (style.length_m + gap_m)))
@@ -223,6 +237,86 @@ def block_dry_coolers(
     cell_grid(
         canvas, rng, frame, "dry_cooler", style, columns, rows, gap_m, street_m, missing=float(rng.choice([0, 0, 0.3]))
     )
+
+
+def _dry_cooler_banks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Banks of dry-cooler cells side by side, with fans of every look."""
+    look = bank_look(rng)
+    side_m = float(rng.uniform(2.6, 8.0))
+    look = replace(
+        look,
+        pitch_m=side_m,
+        width_m=side_m * float(rng.uniform(0.9, 1.25)),
+        radius_m=side_m / 2 * float(rng.uniform(0.66, 0.89)),
+        aside_m=0.0,
+        basin=0.0,
+        height_m=float(rng.uniform(2.5, 11.0)),
+    )
+    gap_m = float(rng.choice([0.0, rng.uniform(0.1, 0.8), rng.uniform(1.0, 5.0)]))
+    cells = max(1, int(length_m * 0.95 / look.pitch_m))
+    rows = max(1, min(int(width_m * 0.95 / (look.width_m + gap_m)), int(rng.integers(1, 9))))
+    for row in range(rows):
+        at = frame.at(0, (row - (rows - 1) / 2) * (look.width_m + gap_m))
+        tower_bank(canvas, rng, at, look, cells, "dry_cooler")
+
+
+def block_roof_plant(
+    canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool
+) -> None:
+    """A building with small tower banks on its roof, in wells, behind screens and among ducts."""
+    length_m, width_m = length_m * float(rng.uniform(0.6, 1.0)), width_m * float(rng.uniform(0.6, 1.0))
+    on_roof = rng.random() < 0.85
+    if on_roof:
+        roof(canvas, rng, frame, length_m, width_m, str(rng.choice(ROOFS)), float(rng.uniform(4, 22)))
+        _penthouses(canvas, rng, frame, length_m, width_m)
+    else:
+        _yard(canvas, rng, frame, length_m, width_m)
+    ducts(canvas, rng, frame, length_m * 0.9, width_m * 0.9, int(rng.integers(0, 12)))
+    columns, rows = max(1, int(length_m / 22)), max(1, int(width_m / 17))
+    used = rng.permutation(columns * rows)[: int(rng.integers(1, 4))]
+    turn_deg = float(rng.choice([0, 180]))
+    for place in used:
+        cell_m, across_m = length_m * 0.92 / columns, width_m * 0.92 / rows
+        at = frame.at(
+            (place // rows - (columns - 1) / 2) * cell_m + float(rng.uniform(-2, 2)),
+            (place % rows - (rows - 1) / 2) * across_m + float(rng.uniform(-1.5, 1.5)),
+            turn_deg,
+        )
+        turned = across_m > 9 and rng.random() < 0.4
+        size = (across_m, cell_m) if turned else (cell_m, across_m)
+        enclosed_bank(canvas, rng, at.at(0, 0, 90.0 if turned else 0.0), size[0] * 0.9, size[1] * 0.8)
+
+
+def block_packaged_roof(
+    canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool
+) -> None:
+    """A roof with large packaged units standing apart, some with a fan array at one end, some without any fans."""
+    roof(canvas, rng, frame, length_m, width_m, str(rng.choice(ROOFS)), float(rng.uniform(4, 16)))
+    ducts(canvas, rng, frame, length_m * 0.9, width_m * 0.9, int(rng.integers(0, 14)))
+    look = packaged_look(rng)
+    turn_deg = float(rng.choice([0, 90]))
+    pitch_u = look.length_m + float(rng.uniform(2.5, 16))
+    pitch_v = look.width_m + float(rng.uniform(2.5, 16))
+    reach_u, reach_v = (length_m, width_m) if turn_deg == 0 else (width_m, length_m)
+    for u in np.arange(-reach_u * 0.46 + look.length_m / 2, reach_u * 0.46 - look.length_m / 2 + 0.01, pitch_u):
+        for v in np.arange(-reach_v * 0.46 + look.width_m / 2, reach_v * 0.46 - look.width_m / 2 + 0.01, pitch_v):
+            choice = rng.random()
+            if choice < 0.6:
+                unit = look if choice < 0.45 else packaged_look(rng)
+                unit = replace(unit, length_m=min(unit.length_m, pitch_u - 1), width_m=min(unit.width_m, pitch_v - 0.8))
+                if unit.length_m < unit.columns * unit.pitch_m or unit.width_m > unit.length_m:
+                    continue
+                at = frame.at(0, 0, turn_deg).at(u, v, 180.0 * int(rng.integers(2)))
+                packaged_unit(canvas, rng, at, unit if rng.random() < 0.75 else replace(unit, columns=0))
+
+
+def _penthouses(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Parts of a roof that stand higher, whose shadows fall on the rest."""
+    for _ in range(int(rng.integers(0, 4))):
+        at = frame.at(float(rng.uniform(-0.45, 0.45) * length_m), float(rng.uniform(-0.45, 0.45) * width_m))
+        size = (float(rng.uniform(4, 18)), float(rng.uniform(3, 14)))
+        top_m = canvas.base_m(at) + float(rng.uniform(1.5, 9))
+        pave(canvas, rng, at, min(size[0], length_m / 2), min(size[1], width_m / 2), str(rng.choice(ROOFS)), top_m)
 
 
 def block_towers(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool) -> None:
@@ -260,7 +354,13 @@ def block_turbines(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, widt
 def block_batteries(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool) -> None:
     """A battery field."""
     _yard(canvas, rng, frame, length_m, width_m)
-    battery_rows(canvas, rng, frame, length_m * 0.95, width_m * 0.95, battery_style(rng))
+    style = battery_style(rng)
+    if rng.random() < 0.4:
+        # End to end: the joint is a dark line of a hand's breadth or two, or only the frames' edges.
+        style = replace(style, ends=float(rng.uniform(0.35, 0.95)))
+        battery_rows(canvas, rng, frame, length_m * 0.95, width_m * 0.95, style, end_m=float(rng.uniform(0.0, 0.3)))
+        return
+    battery_rows(canvas, rng, frame, length_m * 0.95, width_m * 0.95, style)
 
 
 def block_lettering(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool) -> None:
@@ -325,12 +425,14 @@ BLOCKS: Sequence[tuple[Block, float]] = (
     (block_chillers, 0.17),
     (block_chiller_roof, 0.09),
     (block_dry_coolers, 0.08),
-    (block_towers, 0.11),
+    (block_towers, 0.07),
+    (block_roof_plant, 0.15),
+    (block_packaged_roof, 0.05),
     (block_turbines, 0.11),
     (block_batteries, 0.09),
     (block_lettering, 0.10),
     (block_roof, 0.06),
-    (block_confuser, 0.14),
+    (block_confuser, 0.16),
     (block_empty, 0.05),
 )
 

@@ -142,6 +142,8 @@ class BatteryStyle:
     """Brightness of the roof's radiator panels relative to the casing."""
     panels: int
     inset: float
+    ends: float = 1.0
+    """Brightness of the end frames relative to the casing: the only joint between units that stand end to end."""
 
 
 def battery_style(rng: Rng) -> BatteryStyle:
@@ -170,4 +172,6 @@ def battery(canvas: Canvas, rng: Rng, frame: Frame, style: BatteryStyle) -> None
             along = np.mod(patch.u_m + style.length_m * 0.46, pitch_m)
             panel = patch.rectangle(style.length_m * 0.92, style.width_m * style.inset) & (along < 0.82 * pitch_m)
             patch.shade(style.panel, panel)
+            if style.ends != 1.0:
+                patch.shade(style.ends, body & (np.abs(patch.u_m) > style.length_m / 2 - 0.16))
     canvas.truth.append(Truth("battery", frame, style.length_m, style.width_m, top_m))

@@ -39,6 +39,12 @@ class Sensor:
     """Width of the colour bands relative to the panchromatic one, in native pixels; 0 for a colour sensor."""
     noise: float
     jpeg_quality: int
+    halo_px: float = 1.0
+    """Radius of the sharpening, in native pixels: the width of the bright and dark edges that it leaves."""
+    contrast: float = 1.0
+    """Stretch of the tones about the middle before they are clipped: above 1, shadows drown and roofs burn out."""
+    fringe_px: tuple[float, float] = (0.0, 0.0)
+    """Displacement (x, y) of the red band against green, and of blue the other way, in native pixels."""
 
 
 def draw_sensor(rng: Rng, validation: bool = False) -> Sensor:
@@ -66,6 +72,9 @@ def draw_sensor(rng: Rng, validation: bool = False) -> Sensor:
         chroma_blur_px=float(rng.uniform(1.0, 3.0) if rng.random() < 0.5 else 0.0),
         noise=float(rng.uniform(0.002, 0.018)),
         jpeg_quality=int(rng.integers(60, 97)),
+        halo_px=float(rng.uniform(0.8, 1.8)),
+        contrast=float(rng.uniform(1.1, 1.7) if rng.random() < 0.35 else 1.0),
+        fringe_px=tuple(rng.normal(0, 0.35, 2).tolist()) if rng.random() < 0.25 else (0.0, 0.0),
     )
 
 
@@ -158,15 +167,23 @@ def expose(radiance: Array, cell_m: float, sensor: Sensor, rng: Rng) -> npt.NDAr
     image = cv2.resize(
         blurred, size, interpolation=cv2.INTER_AREA if sensor.native_gsd_m > cell_m else cv2.INTER_LINEAR
     )
+    if any(sensor.fringe_px):
+        for band, sign in ((0, 1), (2, -1)):
+            moved = np.array([[1, 0, sign * sensor.fringe_px[0]], [0, 1, sign * sensor.fringe_px[1]]], np.float32)
+            image[..., band] = cv2.warpAffine(
+                np.ascontiguousarray(image[..., band]), moved, size, borderMode=cv2.BORDER_REPLICATE
+            )
     if sensor.chroma_blur_px > 0:
         brightness = image.mean(axis=2, keepdims=True)
         image = brightness + cv2.GaussianBlur(image - brightness, (0, 0), sensor.chroma_blur_px)
     if sensor.sharpen > 0:
-        image = image + sensor.sharpen * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
+        image = image + sensor.sharpen * (image - cv2.GaussianBlur(image, (0, 0), sensor.halo_px))
     image = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sensor.noise) * np.sqrt(
         np.clip(image, 0.02, 1)
     )
     toned = np.clip(image * sensor.exposure * np.array(sensor.cast, np.float32), 0, 1) ** np.float32(sensor.gamma)
+    if sensor.contrast != 1.0:
+        toned = np.clip((toned - 0.5) * np.float32(sensor.contrast) + 0.5, 0, 1)
     encoded = np.clip(toned * 255 + 0.5, 0, 255).astype(np.uint8)
     return _jpeg(encoded, sensor.jpeg_quality)
 
