@@ -769,6 +769,40 @@ def train(
     _result(as_json, result, lambda: f"{output} written; measured:\n{json.dumps(result['metrics'], indent=1)}")
 
 
+@app.command()
+def evaluate(
+    weights: Annotated[Path | None, typer.Option(help="Weights to measure [default: those in use]")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Rendered scenes to measure on; none was trained on.")] = 200,
+    workdir: Annotated[Path | None, typer.Option(help="Keep the rendered scenes here [default: not kept]")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of real images without equipment.")] = None,
+    labelled: Annotated[Path | None, typer.Option(help="Folder of real images with a labels.csv.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure detector weights: on rendered scenes by class and GSD, and on real images where you have some."""
+    import contextlib
+    import tempfile
+
+    from flows import progress
+    from flows.report import measurement_report, progress_bar
+    from models.detector.detector import Detector
+    from models.training.measuring import measure
+    from pipelines.settings import Settings
+
+    detector = Detector.load(weights or Settings().weights, device)
+    kept = contextlib.nullcontext(workdir) if workdir else tempfile.TemporaryDirectory()
+    with kept as folder, progress_bar(Console(stderr=True), "starting"):
+        found = measure(
+            detector,
+            Path(folder),
+            scenes=scenes,
+            backgrounds=backgrounds,
+            labelled=labelled,
+            progress=lambda done, total: progress.report("rendering scenes", done, total),
+        )
+    _result(as_json, dataclasses.asdict(found), lambda: measurement_report(found))
+
+
 @app.command("train-reader")
 def train_reader(
     output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,

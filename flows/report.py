@@ -26,7 +26,8 @@ from pipelines.scenes.types import Scene
 from pipelines.sites import Site
 from pipelines.timeline import MILESTONES_MW, Projection, Timeline
 
-if TYPE_CHECKING:  # an optional part, which may not be there
+if TYPE_CHECKING:  # parts that may not be there, or that load slowly
+    from models.training.measuring import Measurement
     from pipelines.postgis import Sent
 
 
@@ -246,6 +247,62 @@ def _with_interval(interval: Interval, *, signed: bool = False) -> str:
     values = (interval.p50, interval.p5, interval.p95)
     middle, low, high = (f"{'+' if signed and value > 0 else ''}{figure(value)}" for value in values)
     return f"{middle} ({low} - {high})" if low != high else middle
+
+
+def measurement_report(found: "Measurement") -> RenderableType:
+    """What weights reach, by class and GSD, on rendered scenes and on real images."""
+    from models.training.measuring import COUNTED, MOST_TURN_DEG
+
+    rendered = Table(
+        title=Text(f"{found.version} on {found.scenes} rendered scenes", style="bold"), title_justify="left"
+    )
+    for column in ("class", "native GSD", "units", "recall", "precision", "F1", "fans off by", "count error"):
+        rendered.add_column(column, justify="left" if column in ("class", "native GSD") else "right")
+    for row in found.rendered:
+        rendered.add_row(
+            class_label(row.cls) if row.band.startswith("below") or row.band == "all" else "",
+            row.band,
+            str(row.units),
+            f"{row.recall:.3f}",
+            "" if row.precision is None else f"{row.precision:.3f}",
+            f"{row.f1:.3f}",
+            "" if row.fans_error is None else f"{row.fans_error:.1f}",
+            f"{row.count_error:+.1%}",
+            end_section=row.band == "all",
+        )
+    parts: list[RenderableType] = [rendered]
+    parts.append(
+        Text(
+            f" Matched within half a unit's width and {MOST_TURN_DEG:.0f} degrees, at a probability of {COUNTED}; "
+            "count error before the correction for recall.",
+        )
+    )
+    if found.ground:
+        ground = Table(
+            title=Text(f"{found.ground_images} real backgrounds, {found.ground_km2:.2f} km2", style="bold"),
+            title_justify="left",
+        )
+        for column in ("class", "false positives", "per km2"):
+            ground.add_column(column, justify="left" if column == "class" else "right")
+        for false in found.ground:
+            ground.add_row(class_label(false.cls), str(false.false_positives), f"{false.per_km2:.1f}")
+        total = sum(false.false_positives for false in found.ground)
+        ground.add_row("all", str(total), f"{total / found.ground_km2:.1f}" if found.ground_km2 else "")
+        parts.append(ground)
+    if found.labelled:
+        labelled = Table(title=Text("labelled real images", style="bold"), title_justify="left")
+        for column in ("GSD", "found", "tower fans", "false positives", "km2"):
+            labelled.add_column(column, justify="left" if column == "GSD" else "right")
+        for real in found.labelled:
+            labelled.add_row(
+                f"{real.gsd_m:.2f} m",
+                f"{real.found} of {real.objects}",
+                f"{real.fans_found} of {real.fans}",
+                str(real.false_positives),
+                f"{real.area_km2:.3f}",
+            )
+        parts.append(labelled)
+    return Group(*parts)
 
 
 def sites_table(sites: Sequence[Site]) -> Table:

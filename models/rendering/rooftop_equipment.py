@@ -192,7 +192,7 @@ def _fan(patch: Patch, rng: Rng, look: FanLook, radius_m: float, top_m: float) -
     inner_m = radius_m * (1 - look.ring * 0.6)
     patch.paint(r <= radius_m, np.full(3, look.ring_level * rng.uniform(0.94, 1.06)), rim_m)
     throat = r <= inner_m
-    floor_m = np.float32(max(rim_m - look.depth_m, top_m - 1.0))
+    floor_m = max(rim_m - look.depth_m, top_m - 1.0)
     patch.paint(throat, np.full(3, look.throat * rng.uniform(0.8, 1.25)), floor_m)
     turned = phi + rng.uniform(0, 2 * np.pi) + look.sweep * r / radius_m
     stands = look.blade if rng.random() < 0.9 else look.throat

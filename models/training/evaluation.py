@@ -76,7 +76,7 @@ def evaluate(
     on_ground = judge(detector, backgrounds, [Labels.of() for _ in backgrounds])
     fit_chips, fit_ground = np.arange(len(chips)) % 2 == 0, np.arange(len(backgrounds)) % 2 == 0
     gsd_m = np.array([chip.native_gsd_m for chip in chips])
-    area_km2 = sum(b.shape[0] * b.shape[1] for b in backgrounds[1::2]) * (detector.gsd_m / 1000) ** 2
+    area_km2 = judged_area_km2(backgrounds[1::2], detector.gsd_m)
 
     calibration: dict[str, tuple[float, float]] = {}
     recall: dict[str, list[dict[str, Any]]] = {}
@@ -107,8 +107,22 @@ def evaluate(
     }
 
 
-def judge(detector: Detector, images: Sequence[np.ndarray], labels: Sequence[Labels]) -> dict[str, Judged]:
-    """Detections on uint8 images (one size) against their labels, by class, lettering included."""
+def judged_area_km2(images: Sequence[np.ndarray], gsd_m: float) -> float:
+    """Ground of the images without the rim on which nothing is judged."""
+    inner = [max(0, image.shape[0] - 2 * _EDGE_PX) * max(0, image.shape[1] - 2 * _EDGE_PX) for image in images]
+    return sum(inner) * (gsd_m / 1000) ** 2
+
+
+def judge(
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    labels: Sequence[Labels],
+    most_turn_deg: float | None = None,
+) -> dict[str, Judged]:
+    """Detections on uint8 images (one size) against their labels, by class, lettering included.
+
+    With `most_turn_deg`, a detection of a long unit that is turned further against it has not found it.
+    """
     rows: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in CLASSES}
     for start in range(0, len(images), _BATCH):
         peaks, lettering = detector.detect(np.stack(images[start : start + _BATCH]), None, MIN_SCORE)
@@ -118,7 +132,9 @@ def judge(detector: Detector, images: Sequence[np.ndarray], labels: Sequence[Lab
             shape = images[number].shape[:2]
             mine = peaks[peaks.window == offset]
             for index, name in enumerate(OBJECT_CLASSES):
-                rows[name].append(_judge_objects(mine[mine.cls == index], labels[number], index, shape, number))
+                rows[name].append(
+                    _judge_objects(mine[mine.cls == index], labels[number], index, shape, number, most_turn_deg)
+                )
             rows[LETTERING.name].append(_judge_words(lettering[offset].astype(np.float32), labels[number], number))
     return {name: Judged(*_columns(parts)) for name, parts in rows.items()}
 
@@ -143,10 +159,13 @@ def match(peaks: Peaks, units: np.ndarray) -> np.ndarray:
 
 
 def _judge_objects(
-    peaks: Peaks, labels: Labels, index: int, shape: tuple[int, int], number: int
+    peaks: Peaks, labels: Labels, index: int, shape: tuple[int, int], number: int, most_turn_deg: float | None
 ) -> tuple[np.ndarray, ...]:
     units = labels.objects[labels.objects[:, CLASS] == index]
     found = match(peaks, units)
+    if most_turn_deg is not None and len(units):
+        turned = _turn_deg(peaks, units[found]) > most_turn_deg
+        found[turned & _long(units[found])] = -1
     hit = found >= 0
     wanted = np.ones(len(units), dtype=bool) & _clear(units[:, X], units[:, Y], shape)
     # Misses and hits at the edge are not judged, whichever of the two decided that they are there.
@@ -159,8 +178,7 @@ def _judge_objects(
     truth = units[found[hit]]
     if BY_NAME[OBJECT_CLASSES[index]].has_fans:
         fan_error[hit] = np.where(truth[:, COUNT] > 0, np.round(peaks.fans[hit]) - truth[:, COUNT], np.nan)
-    turn = np.abs((peaks.heading_deg[hit] - truth[:, HEADING] + 90) % 180 - 90)
-    heading_error[hit] = np.where(truth[:, WIDTH] < 0.8 * truth[:, LENGTH], turn, np.nan)
+    heading_error[hit] = np.where(_long(truth), _turn_deg(peaks[hit], truth), np.nan)
     return (
         np.full(int(kept.sum()), number),
         peaks.score[kept].astype(np.float64),
@@ -170,6 +188,15 @@ def _judge_objects(
         np.full(int(wanted.sum()), number),
         unit_score[wanted],
     )
+
+
+def _turn_deg(peaks: Peaks, units: np.ndarray) -> np.ndarray:
+    return np.asarray(np.abs((peaks.heading_deg - units[:, HEADING] + 90) % 180 - 90))
+
+
+def _long(units: np.ndarray) -> np.ndarray:
+    """Whether a unit has a long axis that a heading can be judged by."""
+    return np.asarray(units[:, WIDTH] < 0.8 * units[:, LENGTH])
 
 
 def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[np.ndarray, ...]:

@@ -3,7 +3,7 @@
 import argparse
 import importlib.metadata
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +47,8 @@ def train_detector(
     start: Path | None = None,
     peak_rate: float = PEAK_RATE,
     backgrounds: Path | None = None,
+    leave_out: Sequence[str] = (),
+    start_share: float = 0.5,
     device: str = "auto",
     precision: str = "auto",
     progress: Callable[[Progress], None] | None = None,
@@ -54,8 +56,9 @@ def train_detector(
     """Train a detector and write its weights, with card, to `output`.
 
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
-    the mean of both. `backgrounds` is a folder
-    of real images without equipment at 0.3 m (256 px or more); a fifth of them is held out to measure false positives.
+    the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
+    0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
+    without suffix, that do show some: they are not used as negatives.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
     and `DeviceError`.
@@ -87,7 +90,8 @@ def train_detector(
     )
     rendered = [read_chip(path) for path in train_paths]
     empty = empty_windows(rendered)
-    grounds = [read_background(path, CROP_PX) for path in shown] + empty
+    negatives = [path for path in shown if path.stem not in set(leave_out)]
+    grounds = [read_background(path, CROP_PX) for path in negatives] + empty
     net, made = fit(
         rendered,
         grounds,
@@ -98,7 +102,7 @@ def train_detector(
         lambda state: report(Progress("training", state.fraction, _describe(state))),
         start=first,
     )
-    tensors = released(net if first is None else midway(net, first))
+    tensors = released(net if first is None else midway(net, first, start_share))
     report(Progress("evaluating", 0.0, f"{validation_chips} rendered chips, {len(held_out)} real backgrounds"))
     code_version = importlib.metadata.version("overwatt")
     made_of = {
@@ -110,10 +114,12 @@ def train_detector(
         "steps_made": made,
         "precision": str(arithmetic).removeprefix("torch."),
         "backgrounds": len(shown),
+        "backgrounds_not_negatives": sorted(set(leave_out)),
         "rendered_grounds": len(empty),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only",
         **asdict(recipe),
-        "averaged_with_start": first is not None,
+        "averaged_with_start": first is not None and start_share > 0,
+        "start_share": start_share if first is not None else 0.0,
         "start_recipe": None if first_card is None else first_card["recipe"],
     }
     card = {
@@ -131,13 +137,13 @@ def train_detector(
     return WeightsCard.from_json(card)
 
 
-def midway(net: DetectorNet, start: Mapping[str, torch.Tensor]) -> DetectorNet:
-    """The network with the mean of its weights and of those that its training went on from.
+def midway(net: DetectorNet, start: Mapping[str, torch.Tensor], share: float = 0.5) -> DetectorNet:
+    """The network with the mean of its weights and of those that its training went on from, these weighing `share`.
 
     Means of weights along one training generalise better than its end (Wortsman et al. 2022, Model soups); measured
     here on both continued runs, see `models/training/LOG.md`.
     """
-    made = {name: (tensor.float() + start[name].float()) / 2 for name, tensor in released(net).items()}
+    made = {name: (1 - share) * tensor.float() + share * start[name].float() for name, tensor in released(net).items()}
     mean = DetectorNet()
     mean.load_state_dict(made)
     return mean.eval()
@@ -193,6 +199,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", type=Path, help="weights file to train on from")
     parser.add_argument("--peak-rate", type=float, default=PEAK_RATE)
+    parser.add_argument(
+        "--start-share", type=float, default=0.5, help="weight of the start in the mean that is written"
+    )
+    parser.add_argument("--leave-out", nargs="*", default=(), help="backgrounds that do show equipment: no negatives")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -88,6 +88,10 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["detect", "x" * 300 + ".tif"], "does not exist"),
         (["detect", "a.tif", "--area", "missing.geojson"], "area file missing.geojson cannot be read"),
         (["detect", "a.tif", "--device", "cuda:77"], "cuda:77"),
+        (["evaluate", "--weights", "missing.safetensors"], "missing.safetensors"),
+        (["evaluate", "--labelled", "missing"], "missing/labels.csv"),
+        (["evaluate", "--backgrounds", "missing"], "missing holds no"),
+        (["evaluate", "--scenes", "0"], "--scenes"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(
@@ -97,6 +101,33 @@ def test_a_mistake_is_one_sentence_that_names_it(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("overwatt: ")
     assert said in line
+
+
+def test_weights_are_measured_on_rendered_and_on_real_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: Place
+) -> None:
+    labelled, ground, scenes = tmp_path / "labelled", tmp_path / "ground", tmp_path / "scenes"
+    labelled.mkdir()
+    ground.mkdir()
+    with rasterio.open(place.image) as raster:
+        picture = Image.fromarray(raster.read().transpose(1, 2, 0))
+    picture.save(labelled / "roof.png")
+    header = "file,gsd_m,class,cx,cy,length_px,width_px,heading_deg,fan_count,status\n"
+    (labelled / "labels.csv").write_text(header + "roof.png,0.3,cooling_tower,200,200,30,30,0,2,sure\n")
+    for number in range(6):
+        Image.new("RGB", (256, 256), (90, 100 + number, 80)).save(ground / f"field{number}.png")
+    arguments = ["evaluate", "--scenes", "2", "--workdir", scenes, "--backgrounds", ground, "--labelled", labelled]
+    assert main([str(argument) for argument in (*arguments, "--json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["scenes"] == 2
+    assert found["ground_images"] == 2
+    assert sum(row["false_positives"] for row in found["ground"]) == 0
+    assert {(row["gsd_m"], row["objects"], row["fans"]) for row in found["labelled"]} == {(0.3, 1, 2), (0.5, 1, 2)}
+    assert found["rendered"]
+    assert all(0 <= row["recall"] <= 1 and row["units"] > 0 for row in found["rendered"])
+    assert main([str(argument) for argument in arguments]) == 0
+    table = capsys.readouterr().out
+    assert all(said in table for said in (found["version"], "2 rendered scenes", "2 real backgrounds", "0 of 1"))
 
 
 def test_the_process_ends_with_the_code(overwatt: Overwatt) -> None:

@@ -1,5 +1,7 @@
 """The renderer: geometry that must hold exactly, and chips that are what their labels say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,14 @@ from models.rendering.chips import CHIP_GSD_M, placed, render_chip
 from models.rendering.cooling_equipment import chiller, chiller_style
 from models.rendering.layouts import battery_rows, chiller_rows
 from models.rendering.power_equipment import battery_style
+from models.rendering.rooftop_equipment import (
+    bank_look,
+    enclosed_bank,
+    packaged_look,
+    packaged_unit,
+    tower_bank,
+    well,
+)
 from models.rendering.sensor import Sensor, lean_m, leaning, lit, photograph, resampled, shadow_mask, shift
 
 
@@ -154,3 +164,84 @@ def test_a_sensor_keeps_the_mean_and_the_size() -> None:
     # sunlit flat ground shows its albedo, the sky's blue apart
     assert product[..., 1].mean() / 255 == pytest.approx(0.5, abs=0.01)
     assert product[..., 2].mean() > product[..., 0].mean()
+
+
+def test_every_cell_of_a_bank_is_labelled_where_its_fan_is() -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        look = replace(bank_look(rng), casing=(0.9, 0.9, 0.9), rust=0.0, basin=0.0, aside_m=0.0)
+        look = replace(
+            look, fan=replace(look.fan, throat=0.02, blade=0.02, hub_level=0.02, grille=0.0, bars=0, ring=0.0)
+        )
+        canvas = Canvas(600, 600, 0.15)
+        canvas.albedo[:] = 0.9
+        tower_bank(canvas, rng, Frame(45.0, 45.0, 30.0), look, 3)
+        assert [unit.cls for unit in canvas.truth] == ["cooling_tower"] * 3
+        assert all(unit.fans == 1 and unit.length_m >= unit.width_m for unit in canvas.truth)
+        dark = np.argwhere(canvas.albedo[..., 0] < 0.1)[:, ::-1] * 0.15 + 0.075
+        centres = np.array([(unit.frame.x_m, unit.frame.y_m) for unit in canvas.truth])
+        nearest = np.hypot(*(dark[:, None] - centres[None]).transpose(2, 0, 1)).argmin(axis=1)
+        for number, centre in enumerate(centres):
+            assert dark[nearest == number].mean(axis=0) == pytest.approx(centre, abs=0.12)
+
+
+def test_a_bank_in_a_well_stands_below_the_roof_it_is_sunk_into() -> None:
+    canvas = Canvas(400, 400, 0.15)
+    canvas.height_m[:] = 12.0
+    rng = np.random.default_rng(1)
+    at = Frame(30.0, 30.0, 0.0)
+    well(canvas, rng, at, 10.0, 8.0, depth_m=4.0, rim_m=0.5)
+    assert canvas.base_m(at) == pytest.approx(8.0)
+    assert canvas.height_m.max() == pytest.approx(12.5)
+    # A low sun leaves the floor of the well dark.
+    shadow = shadow_mask(canvas.height_m, canvas.cell_m, 180.0, 25.0)
+    assert shadow[168:232, 175:225].mean() > 0.8 > shadow[:60].mean()
+    tower_bank(canvas, rng, at, replace(bank_look(rng), height_m=2.0), 1)
+    assert canvas.truth[0].top_m == pytest.approx(10.0)
+
+
+def test_only_packaged_units_with_fans_are_labelled() -> None:
+    for seed in range(8):
+        canvas, rng = Canvas(300, 300, 0.15), np.random.default_rng(seed)
+        look = packaged_look(rng)
+        assert look.columns * look.pitch_m <= look.length_m
+        packaged_unit(canvas, rng, Frame(22.0, 22.0, 0.0), replace(look, columns=0))
+        assert canvas.truth == []
+        packaged_unit(canvas, rng, Frame(22.0, 22.0, 0.0), look)
+        [unit] = canvas.truth
+        assert (unit.cls, unit.fans) == ("air_cooled_chiller", look.rows * look.columns)
+        assert unit.length_m >= unit.width_m
+
+
+def test_banks_fit_the_room_they_are_given() -> None:
+    for seed in range(30):
+        canvas, rng = Canvas(300, 300, 0.15), np.random.default_rng(seed)
+        enclosed_bank(canvas, rng, Frame(22.0, 22.0, 0.0), 14.0, 6.0)
+        for unit in canvas.truth:
+            assert abs(unit.frame.y_m - 22.0) <= 7.0 + 3.5
+
+
+def test_batteries_can_stand_end_to_end() -> None:
+    canvas = Canvas(800, 800, 0.15)
+    style = battery_style(np.random.default_rng(3))
+    battery_rows(canvas, np.random.default_rng(3), Frame(60.0, 60.0, 90.0), 60, 4, style, count=4, end_m=0.1)
+    x_m = sorted(unit.frame.x_m for unit in canvas.truth)
+    assert np.diff(x_m)[0] == pytest.approx(style.length_m + 0.1)
+
+
+def test_bands_that_do_not_register_leave_colour_at_edges_alone() -> None:
+    canvas = Canvas(300, 300, 0.15)
+    canvas.albedo[:] = 0.4
+    canvas.albedo[:, 150:] = 0.8
+    image = photograph(canvas, plain_sensor(fringe_px=(1.0, 0.0)), np.random.default_rng(0)).astype(int)
+    coloured = np.abs(image[..., 0] - image[..., 2]).mean(axis=0)
+    assert coloured[70:80].max() > 20
+    assert coloured[:60].max() < 8
+
+
+def test_a_contrast_stretch_burns_out_roofs_and_drowns_shadows() -> None:
+    canvas = Canvas(300, 300, 0.15)
+    canvas.albedo[:, :150], canvas.albedo[:, 150:] = 0.1, 0.9
+    image = photograph(canvas, plain_sensor(contrast=1.6), np.random.default_rng(0))
+    assert image[:, :60].max() <= 4
+    assert image[:, 90:].min() >= 251

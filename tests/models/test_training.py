@@ -265,6 +265,6 @@ def test_evaluation_counts_hits_misses_and_false_alarms() -> None:
     assert shown["cooling_tower"]["fan_mean_absolute_error"] == 0
     assert shown["gas_turbine"]["heading_mean_absolute_error_deg"] == 0
     ground = result["metrics"]["real_backgrounds"]
-    assert ground["area_km2"] == pytest.approx(3 * (256 * 0.3 / 1000) ** 2, abs=1e-4)
+    assert ground["area_km2"] == pytest.approx(3 * (176 * 0.3 / 1000) ** 2, abs=1e-4)
     assert ground["classes"]["battery"]["false_positives"] == 0
-    assert 0 < ground["classes"]["battery"]["expected_count_per_km2"] < 60
+    assert 0 < ground["classes"]["battery"]["expected_count_per_km2"] < 120

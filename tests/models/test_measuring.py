@@ -1,0 +1,145 @@
+"""Measuring weights: bands, ground, and labelled real images, against a detector whose answers are known."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.classes import CLASSES, OBJECT_CLASSES
+from models.detector.card import WeightsCard
+from models.detector.labels import Labels
+from models.detector.peaks import Peaks
+from models.errors import InputError
+from models.rendering.objects import PlacedObject
+from models.training.chip_pool import PooledChip
+from models.training.measuring import ground_scores, labelled_scores, read_labelled, rendered_scores
+
+CARD = WeightsCard({}, 0, "", {}, dict.fromkeys(CLASSES, (1.0, 0.0)), dict.fromkeys(CLASSES, ()))
+HEADER = "file,gsd_m,class,cx,cy,length_px,width_px,heading_deg,fan_count,text,status,note\n"
+
+
+class Marks:
+    """Finds a unit wherever a pixel is pure red: green says of which class, blue how far it is turned (deg / 180)."""
+
+    gsd_m = 0.30
+    lattice_px = 16
+    card = CARD
+    version = "detector-marks"
+
+    def detect(
+        self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = 0.05
+    ) -> tuple[Peaks, np.ndarray]:
+        window, y, x = np.nonzero(windows[..., 0] == 255)
+        green, blue = windows[window, y, x, 1], windows[window, y, x, 2]
+        n, full = len(window), np.ones(len(window), dtype=np.float32)
+        peaks = Peaks(
+            window, x + full / 2, y + full / 2, 1 * full, 1 * full, blue / 255 * 180, green.astype(int), 0.9 * full,
+            4 * full, x // 2, y // 2,
+        )  # fmt: skip
+        assert n == len(peaks)
+        return peaks, np.zeros((len(windows), windows.shape[1] // 4, windows.shape[2] // 4), np.float16)
+
+
+def marked(size: int, marks: list[tuple[int, int, str, float]], gsd_m: float, units: list[PlacedObject]) -> PooledChip:
+    image = np.zeros((size, size, 3), np.uint8)
+    for x, y, cls, heading in marks:
+        image[y, x] = (255, OBJECT_CLASSES.index(cls), round(heading / 180 * 255))
+    return PooledChip(image, Labels.of(units), gsd_m)
+
+
+def unit(cls: str, x: float, y: float, heading: float = 0.0) -> PlacedObject:
+    return PlacedObject(cls, x, y, 20, 6, heading, 6)
+
+
+def test_each_band_is_scored_by_itself_and_a_wrong_heading_is_no_find() -> None:
+    fine = marked(
+        256,
+        [(80, 80, "battery", 0), (80, 120, "battery", 40)],
+        0.20,
+        [unit("battery", 80, 80), unit("battery", 80, 120), unit("battery", 80, 160)],
+    )
+    coarse = marked(256, [(80, 80, "battery", 0)], 0.50, [unit("battery", 80, 80)])
+    rows = {row.band: row for row in rendered_scores(Marks(), [fine, coarse])}  # type: ignore[arg-type]
+    assert set(rows) == {"below 0.25 m", "0.45 m and more", "all"}
+    first = rows["below 0.25 m"]
+    assert (first.units, first.recall, first.precision) == (3, pytest.approx(1 / 3), pytest.approx(1 / 2))
+    assert first.f1 == pytest.approx(2 / 5)
+    assert rows["0.45 m and more"].f1 == 1
+    assert rows["all"].count_error == pytest.approx(3 * 0.9 / 4 - 1)
+
+
+def test_what_is_found_on_empty_ground_is_false() -> None:
+    images = [marked(256, [(100, 100, "gas_turbine", 0), (10, 10, "battery", 0)], 0.3, []).image] * 2
+    scores, area_km2 = ground_scores(Marks(), images)  # type: ignore[arg-type]
+    assert {score.cls: score.false_positives for score in scores if score.false_positives} == {"gas_turbine": 2}
+    assert area_km2 == pytest.approx(2 * (176 * 0.3 / 1000) ** 2)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Two towers of which one is called a chiller, a bank of three cells with two found, one false turbine."""
+    image = np.zeros((128, 128, 3), np.uint8)
+    marks = ((20, 20, 0), (60, 20, 2), (60, 24, 2), (100, 100, 3), (20, 100, 2))
+    for x, y, cls in marks:
+        image[y, x] = (0, cls, 255)  # OpenCV writes blue first
+    cv2.imwrite(str(tmp_path / "roof.png"), image)
+    lines = (
+        "roof.png,0.3,cooling_tower,20.5,20.5,8,8,0,1,,sure,",
+        "roof.png,0.3,cooling_tower,60.5,22.5,16,8,0,3,,sure,",
+        "roof.png,0.3,cooling_tower,90,40,8,8,0,1,,sure,",
+        "roof.png,0.3,cooling_tower,20.5,100.5,8,8,0,1,,ignore,",
+        "far.png,1.2,cooling_tower,20.5,20.5,8,8,0,1,,sure,",
+    )
+    (tmp_path / "labels.csv").write_text(HEADER + "\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_labelled_objects_are_found_as_any_cooling_class_and_ignored_ones_count_nowhere(labelled: Path) -> None:
+    images = read_labelled(labelled)
+    assert [image.path.name for image in images] == ["roof.png"]
+    [at_native, _] = labelled_scores(Marks(), images)  # type: ignore[arg-type]
+    assert at_native.gsd_m == 0.3
+    assert (at_native.found, at_native.objects) == (2, 3)
+    assert (at_native.fans_found, at_native.fans) == (3, 5)
+    assert at_native.false_positives == 1
+    assert at_native.area_km2 == pytest.approx((128 * 0.3 / 1000) ** 2)
+
+
+def test_finer_images_are_averaged_and_their_labels_follow(tmp_path: Path) -> None:
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[80:84, 40:44] = (0, 2, 255)
+    cv2.imwrite(str(tmp_path / "fine.png"), image)
+    (tmp_path / "labels.csv").write_text(HEADER + "fine.png,0.15,cooling_tower,42,82,8,8,0,4,,sure,\n")
+    seen: list[tuple[int, int]] = []
+
+    class Watched(Marks):
+        def detect(
+            self, windows: np.ndarray, valid: np.ndarray | None = None, min_score: float = 0.05
+        ) -> tuple[Peaks, np.ndarray]:
+            seen.append(windows.shape[1:3])
+            return super().detect(windows, valid, min_score)
+
+    rows = labelled_scores(Watched(), read_labelled(tmp_path))  # type: ignore[arg-type]
+    # The mark of 4 px is 2 px at 0.3 m, where the detector works, either way.
+    assert seen[0] == seen[1] == (128, 128)
+    assert [(row.gsd_m, row.found, row.fans_found) for row in rows[:2]] == [(0.15, 1, 4), (0.3, 1, 4)]
+    (tmp_path / "fine.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"fine\.png"):
+        labelled_scores(Marks(), read_labelled(tmp_path))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("file,gsd_m\nroof.png,0.3\n", "class"),
+        (HEADER + "roof.png,fine,none,,,,,,,,sure,\n", "line 2, gsd_m"),
+        (HEADER + "roof.png,0.3,cooling_tower,here,20,8,8,0,1,,sure,\n", "line 2"),
+    ],
+)
+def test_broken_labels_are_named(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(InputError, match=said):
+        read_labelled(tmp_path)
+    with pytest.raises(InputError, match="nowhere"):
+        read_labelled(tmp_path / "nowhere")
