@@ -306,6 +306,30 @@ def markings(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: f
             patch.paint(keys & (np.mod(patch.v_m + 500, 2.4) < 1.2), paint, base_m)
 
 
+def piano_keys(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """The bars of a runway's threshold or a wide crossing: stripes side by side, as battery rows are, but flat."""
+    base_m = canvas.base_m(frame)
+    pave(canvas, rng, frame, length_m, width_m, "asphalt" if rng.random() < 0.6 else "concrete", base_m)
+    bar_m = float(rng.uniform(0.9, 2.6))
+    pitch_m = bar_m * float(rng.uniform(1.5, 2.4))
+    long_m = min(float(rng.uniform(7, 46)), length_m * 0.95)
+    at = frame.at(float(rng.uniform(-0.5, 0.5) * (length_m - long_m)), float(rng.uniform(-2, 2)))
+    with canvas.patch(at, length_m, width_m) as patch:
+        if patch is None:
+            return
+        across = np.mod(patch.v_m + 50 * pitch_m, pitch_m)
+        zone = patch.rectangle(long_m + 1, width_m * 0.9) & (np.abs(patch.v_m) > rng.uniform(0, 0.1) * width_m)
+        if rng.random() < 0.5:
+            # Fresh paint is set off by a black border.
+            patch.paint(zone, np.full(3, rng.uniform(0.02, 0.12)), base_m)
+        bars = zone & patch.rectangle(long_m, width_m * 0.9) & (across < bar_m)
+        shape = (bars.shape[0], bars.shape[1])
+        wear = np.clip(1 - rng.uniform(0, 0.5) * np.abs(noise(rng, shape, 1.0 / canvas.cell_m)), 0, 1)
+        patch.blend((wear * bars).astype(np.float32), _bright(rng, 0.5, 0.95))
+        if rng.random() < 0.5:
+            patch.paint(patch.rectangle(1.2, width_m, u_m=long_m / 2 + 2.5), _bright(rng, 0.5, 0.95), base_m)
+
+
 def pool(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
     """A pond or basin with a concrete rim."""
     base_m = canvas.base_m(frame)
@@ -478,6 +502,8 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     marina,
     mobile_homes,
     mobile_homes,
+    piano_keys,
+    piano_keys,
 )
 ROOF_CONFUSERS: tuple[Painter, ...] = (
     rooftop_units,

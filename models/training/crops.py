@@ -9,7 +9,7 @@ from models.detector.labels import CLASS, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.training.chip_pool import PooledChip
 
 CROP_PX = 256
-_NEGATIVES = 0.25
+_NEGATIVES = 0.3
 """Share of crops that show ground with nothing to find, real or rendered."""
 
 

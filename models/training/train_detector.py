@@ -48,6 +48,7 @@ def train_detector(
     peak_rate: float = PEAK_RATE,
     backgrounds: Path | None = None,
     leave_out: Sequence[str] = (),
+    also: Sequence[Path] = (),
     start_share: float = 0.5,
     device: str = "auto",
     precision: str = "auto",
@@ -58,7 +59,8 @@ def train_detector(
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
-    without suffix, that do show some: they are not used as negatives.
+    without suffix, that do show some: they are not used as negatives. `also` are pools of earlier trainings whose
+    training chips are shown as well.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
     and `DeviceError`.
@@ -88,7 +90,8 @@ def train_detector(
         steps=steps,
         minutes=minutes,
     )
-    rendered = [read_chip(path) for path in train_paths]
+    earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
+    rendered = [read_chip(path) for path in [*train_paths, *earlier]]
     empty = empty_windows(rendered)
     negatives = [path for path in shown if path.stem not in set(leave_out)]
     grounds = [read_background(path, CROP_PX) for path in negatives] + empty
@@ -108,6 +111,7 @@ def train_detector(
     made_of = {
         "task": "detector",
         "chips": chips,
+        "chips_of_earlier_pools": len(earlier),
         "chip_px": CHIP_PX,
         "crop_px": CROP_PX,
         "crops_seen": made * batch,
@@ -203,6 +207,7 @@ def main() -> None:
         "--start-share", type=float, default=0.5, help="weight of the start in the mean that is written"
     )
     parser.add_argument("--leave-out", nargs="*", default=(), help="backgrounds that do show equipment: no negatives")
+    parser.add_argument("--also", nargs="*", type=Path, default=(), help="pools whose chips are shown as well")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -23,7 +23,7 @@ from models.training.chip_pool import PooledChip, PoolRecipe, render_pool, split
 from models.training.crops import CROP_PX, draw_crop, turn
 from models.training.evaluation import evaluate, match
 from models.training.fitting import FitRecipe, fit, make_batch
-from models.training.train_detector import Progress, train_detector
+from models.training.train_detector import Progress, midway, train_detector
 
 
 def drawn_chip(seed: int) -> PooledChip:
@@ -165,12 +165,21 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
     def train(**changes: int) -> None:
         arguments = {"chips": 1, "validation_chips": 2, "steps": 1, "batch": 1, "seed": 1, **changes}
         train_detector(
-            output, workdir=workdir, backgrounds=background_folder, device="cpu", progress=seen.append, **arguments
+            output,
+            workdir=workdir,
+            backgrounds=background_folder,
+            leave_out=["field01"],
+            also=[workdir / "pool"],
+            device="cpu",
+            progress=seen.append,
+            **arguments,
         )  # type: ignore[arg-type]
 
     train()
     detector = Detector.load(output, "cpu")
     assert detector.card.recipe["steps_made"] == 1
+    assert detector.card.recipe["chips_of_earlier_pools"] == 1
+    assert detector.card.recipe["backgrounds_not_negatives"] == ["field01"]
     assert set(detector.card.calibration) == set(detector.card.recall) == set(CLASSES)
     assert detector.card.metrics["real_backgrounds"]["images"] == 1
     assert {state.stage for state in seen} >= {"rendering", "evaluating"}
@@ -268,3 +277,14 @@ def test_evaluation_counts_hits_misses_and_false_alarms() -> None:
     assert ground["area_km2"] == pytest.approx(3 * (176 * 0.3 / 1000) ** 2, abs=1e-4)
     assert ground["classes"]["battery"]["false_positives"] == 0
     assert 0 < ground["classes"]["battery"]["expected_count_per_km2"] < 120
+
+
+def test_a_mean_with_the_start_lies_between_both() -> None:
+    torch.manual_seed(3)
+    first, last = DetectorNet(), DetectorNet()
+    start = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    for share in (0.0, 0.25, 1.0):
+        made = midway(last, start, share).state_dict()
+        name = "maps.weight"
+        wanted = (1 - share) * last.state_dict()[name].half().float() + share * start[name]
+        assert torch.allclose(made[name], wanted)
