@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo test check format train bench pins clean help
+.PHONY: demo recipes test check format train bench pins clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -14,6 +14,9 @@ help:  ## list the targets
 
 demo: $(STAMP)  ## monitor the embedded rendered sample and compare with what was rendered
 	$(BIN)/overwatt demo
+
+recipes: $(STAMP)  ## run the recipes of the README, on what `make demo` left
+	$(BIN)/python tests/readme_recipes.py
 
 test: $(STAMP)  ## run the whole test suite
 	$(BIN)/python -m pytest -q
