@@ -692,8 +692,9 @@ def publish(
 
         if out is not None:
             raise typer.BadParameter("give either --out FOLDER or --to postgresql://..., not both")
-        runs = read_archive(archive or settings.archive)
-        made = publish_to_postgis(runs, load_sites(settings.aoi), to, schema=schema, prune=prune)
+        sites = load_sites(settings.aoi)
+        runs = read_archive(archive or settings.archive, sites)
+        made = publish_to_postgis(runs, sites, to, schema=schema, prune=prune)
         report = sent_report
     for broken in made.broken:
         print(f"overwatt: {broken}", file=sys.stderr)  # noqa: T201

@@ -128,8 +128,8 @@ class Served:
 
     def _read(self) -> "API":
         archive = read_archive(self._archive)
-        for broken in archive.broken:
-            LOG.warning("%s", broken)
+        for fault in archive.faults:
+            LOG.warning("%s", fault)
         config = configuration(collections_of(archive, load_sites(self._aoi)), self._address)
         return API(config, get_oas(config))
 

@@ -21,6 +21,7 @@ Where too few patches agree the answer is why not.
 import hashlib
 import json
 import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -266,9 +267,14 @@ def read_shifts(site_id: str, archive: Path) -> Mapping[str, Shift | Refusal]:
     """
     path = archive / site_id / DOCUMENT
     try:
-        return {key: _from_record(entry) for key, entry in _read_document(path).items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ArchiveError(f"{path} is damaged; delete it, it is made anew from the runs") from None
+        runs = json.loads(path.read_bytes())["runs"]
+        return {key: _from_record(entry) for key, entry in runs.items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read: {error.strerror}; make it readable or delete it") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise ArchiveError(f"{path} is damaged; delete it, overwatt publish makes it anew from the runs") from None
 
 
 @dataclass(frozen=True)
@@ -323,7 +329,10 @@ def _as_record(answer: Shift | Refusal) -> dict[str, Any]:
 def _from_record(entry: Mapping[str, Any]) -> Shift | Refusal:
     if "refused" in entry:
         return Refusal(str(entry["refused"]))
-    return Shift(**{name: entry[name] for name in Shift.__dataclass_fields__})
+    shift = Shift(**{name: entry[name] for name in Shift.__dataclass_fields__})
+    if not (math.isfinite(shift.east_m) and math.isfinite(shift.north_m) and re.fullmatch(r"EPSG:\d+", shift.crs)):
+        raise ValueError("no shift")
+    return shift
 
 
 def _says(entry: object, about: Mapping[str, Any]) -> bool:
@@ -331,15 +340,15 @@ def _says(entry: object, about: Mapping[str, Any]) -> bool:
         return False
     try:
         _from_record(entry)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return False
     return True
 
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
+        runs = json.loads(path.read_bytes())["runs"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return runs if isinstance(runs, dict) else {}
 

@@ -203,7 +203,7 @@ class Sent:
     detections: int
     """Of all runs of the archive."""
     broken: tuple[str, ...]
-    """Run folders that cannot be read; what the database holds of them stays."""
+    """Run folders that cannot be read, whose rows stay as they are, and sites whose units cannot be followed."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
@@ -276,7 +276,7 @@ def publish_to_postgis(
         removed=left if prune else (),
         left=() if prune else left,
         detections=sum(len(run.detections) for run in archive.runs),
-        broken=tuple(str(broken) for broken in archive.broken),
+        broken=archive.faults,
     )
 
 

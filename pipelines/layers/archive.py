@@ -5,7 +5,7 @@ named among `Archive.broken` and takes nothing else with it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -19,9 +19,10 @@ import shapely
 
 from models.classes import CLASSES
 from pipelines.census import Census
-from pipelines.coregistration import Shift, read_shifts
-from pipelines.errors import ArchiveError
+from pipelines.coregistration import Refusal, Shift, coregister, read_shifts
+from pipelines.errors import ArchiveError, SceneError
 from pipelines.identity import DatedUnits, identify_units
+from pipelines.sites import Site
 
 __all__ = ["COLUMNS", "Archive", "BrokenRun", "Run", "read_archive", "read_run", "run_folders"]
 
@@ -128,6 +129,13 @@ class Archive:
     runs: tuple[Run, ...]
     """By site, acquisition, scene."""
     broken: tuple[BrokenRun, ...]
+    unplaced: tuple[str, ...] = ()
+    """Why the units of a site cannot be followed over its dates, a sentence a site."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What a reader must be told, a sentence each."""
+        return (*map(str, self.broken), *self.unplaced)
 
     @property
     def rendered(self) -> bool:
@@ -146,10 +154,11 @@ def run_folders(archive: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in archive.glob("[!.]*/????-??-??/[!.]*") if path.is_dir()))
 
 
-def read_archive(archive: Path) -> Archive:
+def read_archive(archive: Path, sites: Sequence[Site] = ()) -> Archive:
     """Read every run folder.
 
-    :raises ArchiveError: there is no archive, it holds no run that can be read, or a site's shifts are damaged
+    :param sites: those whose runs are placed against each other first, where the archive does not say how they lie
+    :raises ArchiveError: there is no archive, or it holds no run that can be read
     """
     folders = run_folders(archive)
     if not folders:
@@ -166,12 +175,30 @@ def read_archive(archive: Path) -> Archive:
     if not runs:
         raise ArchiveError(f"no run of {archive} can be read; the first of {len(broken)}: {broken[0]}")
     runs.sort(key=lambda run: (run.site, run.acquired, run.scene_id))
-    for site in {run.site for run in runs}:
-        shifts = read_shifts(site, archive)
-        for i, run in enumerate(runs):
-            shift = shifts.get(run.key) if run.site == site else None
-            runs[i] = replace(run, shift=shift) if isinstance(shift, Shift) else run
-    return Archive(archive, tuple(_in_time(runs)), tuple(broken))
+    by_id = {site.id: site for site in sites}
+    unplaced: list[str] = []
+    shifts: dict[tuple[str, str], Shift | Refusal] = {}
+    for site in sorted({run.site for run in runs}):
+        keys = [run.key for run in runs if run.site == site]
+        try:
+            shifts |= {(site, key): found for key, found in _shifts(site, by_id.get(site), archive, keys).items()}
+        except (ArchiveError, SceneError) as error:
+            unplaced.append(f"units of {site} are not followed from date to date: {error}")
+    for i, run in enumerate(runs):
+        shift = shifts.get((run.site, run.key))
+        runs[i] = replace(run, shift=shift) if isinstance(shift, Shift) else run
+    return Archive(archive, tuple(_in_time(runs)), tuple(broken), tuple(unplaced))
+
+
+def _shifts(name: str, site: Site | None, archive: Path, keys: Collection[str]) -> Mapping[str, Shift | Refusal]:
+    """Return what the archive says; where that is not all there is to say and the site is known, measure it."""
+    try:
+        known = read_shifts(name, archive)
+    except ArchiveError:
+        if site is None:
+            raise
+        known = {}
+    return coregister(site, archive) if site is not None and not known.keys() >= set(keys) else known
 
 
 def read_run(folder: Path) -> Run:

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from pipelines.errors import ArchiveError
-from pipelines.layers.archive import Archive, BrokenRun, read_archive
+from pipelines.layers.archive import Archive, read_archive
 from pipelines.layers.catalog import catalog_documents
 from pipelines.layers.geopackage import Layer, is_multi, write_geopackage
 from pipelines.layers.qgis_project import Group, MapLayer, write_project
@@ -54,12 +54,12 @@ class Published:
     removed: tuple[str, ...]
     """Files of runs that are gone."""
     unchanged: int
-    broken: tuple[BrokenRun, ...]
-    """Run folders that were left out."""
+    broken: tuple[str, ...]
+    """Run folders that were left out, and sites whose units cannot be followed, a sentence each."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"folder": str(self.folder), "broken": [str(one) for one in self.broken]}
+        return asdict(self) | {"folder": str(self.folder)}
 
 
 def publish_layers(archive: Path, aoi: Path, folder: Path | None = None) -> Published:
@@ -86,8 +86,8 @@ def publish_layers(archive: Path, aoi: Path, folder: Path | None = None) -> Publ
 
 
 def _publish(archive: Path, aoi: Path, folder: Path) -> Published:
-    runs = read_archive(archive)
     sites = load_sites(aoi)
+    runs = read_archive(archive, sites)
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a killed publisher
     partial.mkdir()
@@ -113,7 +113,7 @@ def _publish(archive: Path, aoi: Path, folder: Path) -> Published:
         written=written,
         removed=removed,
         unchanged=len(made) - len(written),
-        broken=runs.broken,
+        broken=runs.faults,
     )
 
 

@@ -1,18 +1,28 @@
 """An archive is read back as it was written, and what is broken is named."""
 
 import json
+import math
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pipelines.coregistration import DOCUMENT, Shift, _as_record, _write_document
+from pipelines.coregistration import DOCUMENT, Shift, _as_record, _write_document, read_shifts
 from pipelines.errors import ArchiveError
 from pipelines.layers.archive import COLUMNS, read_archive, read_run
 from tests.pipelines.made_up_archive import add_run, real_site
 
 FIRST, SECOND = date(2025, 8, 22), date(2025, 10, 19)
+NO_FIGURES = json.dumps(
+    {
+        "runs": {
+            "2025-08-22/scene": asdict(Shift(math.nan, 0.0, 0.0, "2025-08-22/scene", "EPSG:32616")),
+            "2025-10-19/scene": asdict(Shift(0.0, 0.0, 0.0, "2025-08-22/scene", "EPSG:32616")),
+        }
+    }
+)
 
 
 def test_detections_come_back_with_every_column(tmp_path: Path) -> None:
@@ -89,6 +99,35 @@ def test_units_keep_their_identity_where_the_shifts_are_known(tmp_path: Path) ->
 def test_the_only_run_of_a_site_needs_no_shift(tmp_path: Path) -> None:
     add_run(tmp_path, battery=2)
     assert read_archive(tmp_path).detections["unit_id"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"runs": []}', '{"runs": {"2025-08-22/scene": {"east_m": 1}}}', '{"runs": {"x": 3}}', NO_FIGURES]
+)
+def test_a_damaged_document_of_shifts_is_named_and_takes_no_other_site_with_it(text: str, tmp_path: Path) -> None:
+    for day in (FIRST, SECOND):
+        add_run(tmp_path, day=day, battery=2)
+    add_run(tmp_path, "southaven", FIRST, gas_turbine=1)
+    path = tmp_path / "colossus-2" / DOCUMENT
+    path.write_text(text)
+    archive = read_archive(tmp_path)
+    [said] = archive.faults
+    assert f"units of colossus-2 are not followed from date to date: {path} is damaged" in said
+    assert archive.broken == ()
+    frame = archive.detections
+    assert list(frame["unit_id"].notna()) == list(frame["site"] == "southaven")
+    # Where the site is known they are measured anew, as the remedy says.
+    assert read_archive(tmp_path, [real_site("colossus-2")]).faults == ()
+    assert set(read_shifts("colossus-2", tmp_path)) == {f"{day}/scene" for day in (FIRST, SECOND)}
+
+
+def test_shifts_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    for day in (FIRST, SECOND):
+        add_run(tmp_path, day=day, battery=2)
+    # Not by its rights, which root passes over.
+    (tmp_path / "colossus-2" / DOCUMENT).mkdir()
+    [said] = read_archive(tmp_path, [real_site("colossus-2")]).faults
+    assert "cannot be written" in said
 
 
 @pytest.mark.parametrize(
