@@ -304,7 +304,9 @@ def _runs(archive: Path, site: Site) -> Iterator[GroundRun]:
     for path in sorted((archive / site.id).glob("????-??-??/[!.]*/item.json")):
         try:
             properties = json.loads(path.read_text(encoding="utf-8"))["properties"]
-            acquired, rendered = str(properties["datetime"]), bool(properties["overwatt:rendered"])
+            # An acquisition of which only a range is known has no datetime; the range's end is when it counts.
+            acquired = str(properties["datetime"] or properties["end_datetime"])
+            rendered = bool(properties["overwatt:rendered"])
             native_m = float(properties["gsd"])
         except OSError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}; make it readable or delete it") from None

@@ -114,11 +114,19 @@ def test_rendered_dates_of_the_sample_lie_on_each_other() -> None:
 
 
 def add_run(
-    archive: Path, site: Site, day: str, ground: Ground | None, gsd_m: float = 0.4, rendered: bool = True
+    archive: Path,
+    site: Site,
+    day: str,
+    ground: Ground | None,
+    gsd_m: float = 0.4,
+    rendered: bool = True,
+    since: str | None = None,
 ) -> str:
     folder = archive / site.id / day / f"scene-{day}"
     folder.mkdir(parents=True)
     properties = {"datetime": f"{day}T00:00:00Z", "overwatt:rendered": rendered, "gsd": gsd_m}
+    if since is not None:
+        properties |= {"datetime": None, "start_datetime": since, "end_datetime": f"{day}T23:59:59Z"}
     (folder / "item.json").write_text(json.dumps({"properties": properties}))
     if ground is not None:
         (folder / GROUND).write_bytes(ground_tif(ground, rendered=rendered, licence="made"))
@@ -179,6 +187,15 @@ def test_the_reference_is_the_earliest_sharp_and_full_scene_of_its_kind(pairs, t
     shifts = coregister(site, tmp_path)
     assert {shift.reference for shift in shifts.values() if isinstance(shift, Shift)} == {sharp, photograph}
     assert isinstance(shifts[photograph], Shift)
+
+
+def test_a_scene_of_which_only_a_range_of_days_is_known_can_be_the_reference(pairs, tmp_path: Path) -> None:
+    before, after, _ = pairs[5]
+    site = place()
+    first = add_run(tmp_path, site, "2025-01-31", before, since="2025-01-01T00:00:00Z")
+    add_run(tmp_path, site, "2025-03-01", after)
+    shifts = coregister(site, tmp_path).values()
+    assert {shift.reference for shift in shifts if isinstance(shift, Shift)} == {first}
 
 
 def test_runs_without_a_picture_of_the_ground_are_said_not_to_be_placed(pairs, tmp_path: Path) -> None:
