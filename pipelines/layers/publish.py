@@ -137,8 +137,8 @@ def layers_of(archive: Archive, sites: Sequence[Site], detections: gpd.GeoDataFr
     for name, (title, about, frame) in outlines.items():
         layers.append(_layer(name, title, about, frame, name == "runs" and archive.rendered, looks[name]))
     tables = {
-        "census": ("counts", "Counts by run, class and place, with 90% intervals.", census_table(archive)),
-        "estimate": ("estimates", "What the counts imply, by run and quantity.", estimate_table(archive)),
+        "census": ("counts", "Counts by run, class and scope, with 90% intervals.", census_table(archive)),
+        "estimates": ("estimates", "What the counts imply, by run and figure.", estimate_table(archive)),
     }
     for name, (title, about, table) in tables.items():
         layers.append(_layer(name, title, about, table, archive.rendered, None))
@@ -159,7 +159,7 @@ def project_of(archive: Archive, sites: Sequence[Site], layers: Sequence[Layer])
         # Words lie over the roofs they stand on.
         Group("Equipment", [shown(name, subset='"chosen"') for name in (LETTERING.name, *OBJECT_CLASSES)]),
         Group("Places", [shown("sites"), shown("zones"), shown("runs", subset='"chosen"', checked=False)]),
-        Group("Figures", [shown("census"), shown("estimate")], expanded=False),
+        Group("Figures", [shown("census"), shown("estimates")], expanded=False),
     ]
     days = sorted({run.date for run in archive.runs})
     seen = {run.site for run in archive.runs}

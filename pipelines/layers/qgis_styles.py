@@ -112,7 +112,7 @@ def outline_looks(*, rendered: bool, observed: bool) -> Mapping[str, Look]:
     perimeter = Symbol("#ffffff", 0.0, INK, 0.5, dashed=True)
     zones = [Rule(kind, f"\"kind\" = '{kind}'", Symbol(fill, 1.0, "#b4bac2", 0.2)) for kind, fill in ZONE_FILLS.items()]
     seen = Symbol("#ffffff", 0.55, "#9aa3ad", 0.25)
-    name = "\"name\" || if(\"perimeter_quality\" = 'proxy', ' (proxy outline)', '')"
+    name = "\"name\" || if(\"quality\" = 'proxy', ' (proxy outline)', '')"
     return {
         "sites": Look([Rule("perimeter", "", perimeter)], Label(name, 10, INK, bold=True, priority=9, above=True)),
         "zones": Look(zones, Label('"zone"', 7.5, QUIET, ZONES_FROM_SCALE, priority=1)),

@@ -18,7 +18,7 @@ __all__ = ["census_table", "estimate_table", "runs_table", "sites_table", "zones
 
 _TIME = pd.DatetimeTZDtype("ms", "UTC")
 _DAY = pd.ArrowDtype(pa.date32())
-QUANTITIES = {
+FIGURES = {
     "cooling_mw": "MW",
     "generation_mw": "MW",
     "supply_mw": "MW",
@@ -44,18 +44,18 @@ _RUN: dict[str, Any] = {
 
 
 def census_table(archive: Archive) -> pd.DataFrame:
-    """Counts: a row a run, class and place, where the place is the whole site, a zone, or what lies outside zones.
+    """Counts: a row a run, class and scope, which is the whole site, a zone, or what lies outside zones.
 
-    `detected` and `expected_p5`, `_p50`, `_p95` are missing where the class was not given; `not_given` then says why.
+    `detected`, `p5`, `p50` and `p95` (expected) are missing where the class was not given; `not_given` then says why.
     """
     kinds: Mapping[str, Any] = _RUN | {
         "class": "string",
-        "place": "string",
+        "scope": "string",
         "zone": "string",
         "detected": "Int64",
-        "expected_p5": "float64",
-        "expected_p50": "float64",
-        "expected_p95": "float64",
+        "p5": "float64",
+        "p50": "float64",
+        "p95": "float64",
         "fans": "Int64",
         "fans_per_unit": "float64",
         "median_length_m": "float64",
@@ -73,30 +73,30 @@ def census_table(archive: Archive) -> pd.DataFrame:
                 rows.append(same | _counted(census.by_class[cls], "site"))
             else:
                 rows.append(
-                    same | {"class": cls, "place": "site", "not_given": census.not_given.get(cls, "not counted")}
+                    same | {"class": cls, "scope": "site", "not_given": census.not_given.get(cls, "not counted")}
                 )
         for count in census.by_zone:
             rows.append(same | _counted(count, "outside zones" if count.zone is None else "zone"))
     return _table(rows, kinds)
 
 
-def _counted(count: ClassCount, place: str) -> dict[str, Any]:
+def _counted(count: ClassCount, scope: str) -> dict[str, Any]:
     sizes = {name: getattr(count, name) for name in ("fans_per_unit", "median_length_m", "median_width_m")}
     return {
         "class": count.cls,
-        "place": place,
+        "scope": scope,
         "zone": count.zone,
         "detected": count.detected,
-        **{f"expected_{name}": value for name, value in count.expected.as_record().items()},
+        **count.expected.as_record(),
         "fans": count.fans,
         **sizes,
     }
 
 
 def estimate_table(archive: Archive) -> pd.DataFrame:
-    """What the counts imply: a row a run and quantity; p5, p50 and p95 are missing where it was not given."""
+    """What the counts imply: a row a run and figure; p5, p50 and p95 are missing where it was not given."""
     kinds: Mapping[str, Any] = _RUN | {
-        "quantity": "string",
+        "figure": "string",
         "unit": "string",
         "p5": "float64",
         "p50": "float64",
@@ -107,10 +107,10 @@ def estimate_table(archive: Archive) -> pd.DataFrame:
     rows = []
     for run in archive.runs:
         estimate = run.estimate
-        for quantity, unit in QUANTITIES.items():
-            interval = estimate[quantity]
+        for figure, unit in FIGURES.items():
+            interval = estimate[figure]
             values = {} if interval is None else Interval(**interval).as_record()
-            about = {"quantity": quantity, "unit": unit, "accelerator": estimate["accelerator"]}
+            about = {"figure": figure, "unit": unit, "accelerator": estimate["accelerator"]}
             rows.append(_of(run) | about | values | {"notes": " | ".join(estimate["notes"])})
     return _table(rows, kinds)
 
@@ -172,8 +172,8 @@ def sites_table(sites: Sequence[Site], archive: Archive) -> gpd.GeoDataFrame:
         "operator": "string",
         "address": "string",
         "campus": "string",
-        "perimeter_source": "string",
-        "perimeter_quality": "string",
+        "source": "string",
+        "quality": "string",
         "accelerator": "string",
         "known_dates": "string",
         "runs": "int64",
@@ -184,12 +184,14 @@ def sites_table(sites: Sequence[Site], archive: Archive) -> gpd.GeoDataFrame:
     rows = []
     for site in sites:
         runs = [run for run in archive.runs if run.site == site.id]
-        names = ("name", "operator", "address", "campus", "perimeter_source", "perimeter_quality", "accelerator")
+        names = ("name", "operator", "address", "campus", "accelerator")
         known = [f"{one.date} {one.event} ({one.source})" for one in site.known_dates]
         rows.append(
             {"site": site.id}
             | {name: getattr(site, name) for name in names}
             | {
+                "source": site.perimeter_source,
+                "quality": site.perimeter_quality,
                 "known_dates": "; ".join(known) or None,
                 "runs": len(runs),
                 "first_date": min((run.date for run in runs), default=None),

@@ -97,24 +97,24 @@ def test_sites_and_zones_are_those_of_the_site_files(layers: Path) -> None:
 
 def test_census_says_counts_and_why_a_class_is_not_given(layers: Path) -> None:
     census = pyogrio.read_dataframe(layers / "overwatt.gpkg", layer="census")
-    whole = census[(census["place"] == "site") & census["chosen"]]
+    whole = census[(census["scope"] == "site") & census["chosen"]]
     assert len(whole) == 4 * len(CLASSES)
     second = whole[(whole["site"] == "colossus-2") & ~whole["rendered"]].set_index("class")
     assert second["not_given"]["gas_turbine"] == "pixels too coarse"
     assert pd.isna(second["detected"]["gas_turbine"])
     assert second["detected"]["air_cooled_chiller"] == 3  # of six, every other one is less probable than 0.5
     chillers = second.loc["air_cooled_chiller"]
-    assert chillers["expected_p5"] <= chillers["expected_p50"] <= chillers["expected_p95"]
-    assert set(census["place"]) >= {"site", "zone"}
+    assert chillers["p5"] <= chillers["p50"] <= chillers["p95"]
+    assert set(census["scope"]) >= {"site", "zone"}
 
 
-def test_estimate_has_a_row_a_quantity_with_unit_and_interval(layers: Path) -> None:
-    estimate = pyogrio.read_dataframe(layers / "overwatt.gpkg", layer="estimate")
+def test_estimates_have_a_row_a_figure_with_unit_and_interval(layers: Path) -> None:
+    estimate = pyogrio.read_dataframe(layers / "overwatt.gpkg", layer="estimates")
     assert estimate.groupby(["site", "acquired", "scene_id"]).size().eq(9).all()
-    power = estimate[(estimate["quantity"] == "generation_mw") & (estimate["site"] == "southaven")].iloc[0]
+    power = estimate[(estimate["figure"] == "generation_mw") & (estimate["site"] == "southaven")].iloc[0]
     assert power["unit"] == "MW"
     assert 0 < power["p5"] <= power["p50"] <= power["p95"]
-    hidden = estimate[(estimate["quantity"] == "generation_mw") & (estimate["scene_id"] == "scene")]
+    hidden = estimate[(estimate["figure"] == "generation_mw") & (estimate["scene_id"] == "scene")]
     hidden = hidden[(hidden["site"] == "colossus-2") & ~hidden["rendered"]].iloc[0]
     assert pd.isna(hidden["p50"])
     assert "gas_turbine could not be counted" in hidden["notes"]

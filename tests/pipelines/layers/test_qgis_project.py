@@ -57,7 +57,7 @@ def test_project_holds_every_layer_by_a_relative_path(archive: Path) -> None:
     root = project(archive)
     sources = [layer.findtext("datasource", "") for layer in root.findall("projectlayers/maplayer")]
     names = {source.removeprefix("./overwatt.gpkg|layername=").partition("|")[0] for source in sources}
-    assert names == {*CLASSES, "sites", "zones", "runs", "census", "estimate"}
+    assert names == {*CLASSES, "sites", "zones", "runs", "census", "estimates"}
     assert all(source.startswith("./overwatt.gpkg|") for source in sources)
     ids = [layer.findtext("id") for layer in root.findall("projectlayers/maplayer")]
     assert sorted(node.get("id", "") for node in root.iter("layer-tree-layer")) == sorted(str(one) for one in ids)
