@@ -659,7 +659,9 @@ def publish(
         str | None,
         typer.Option(metavar="postgresql://USER@HOST/DB", help="PostGIS database to write to, instead of files."),
     ] = None,
-    schema: Annotated[str, typer.Option(help="Schema of the database; made where it is missing.")] = "overwatt",
+    schema: Annotated[
+        str | None, typer.Option(help="Schema of the database; made where it is missing [default: overwatt]")
+    ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove runs from the database that the archive no longer holds.")
     ] = False,
@@ -678,6 +680,10 @@ def publish(
     from flows.report import published_report, sent_report
     from pipelines.settings import Settings
 
+    if to is None and (schema is not None or prune):
+        raise typer.BadParameter("--schema and --prune are about a database: give --to postgresql://... with them")
+    if to is not None and out is not None:
+        raise typer.BadParameter("give either --out FOLDER or --to postgresql://..., not both")
     settings = Settings()
     made: Any
     report: Any
@@ -687,14 +693,12 @@ def publish(
         made, report = publish_layers(archive or settings.archive, settings.aoi, out), published_report
     else:
         from pipelines.layers.archive import read_archive
-        from pipelines.postgis import publish_to_postgis
+        from pipelines.postgis import SCHEMA, publish_to_postgis
         from pipelines.sites import load_sites
 
-        if out is not None:
-            raise typer.BadParameter("give either --out FOLDER or --to postgresql://..., not both")
         sites = load_sites(settings.aoi)
         runs = read_archive(archive or settings.archive, sites)
-        made = publish_to_postgis(runs, sites, to, schema=schema, prune=prune)
+        made = publish_to_postgis(runs, sites, to, schema=schema or SCHEMA, prune=prune)
         report = sent_report
     for broken in made.broken:
         print(f"overwatt: {broken}", file=sys.stderr)  # noqa: T201

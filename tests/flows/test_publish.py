@@ -43,3 +43,13 @@ def test_nothing_to_publish_is_one_sentence(tmp_path: Path, capsys: pytest.Captu
     assert "holds no run yet" in line
     assert main(["publish", "--archive", str(tmp_path), "--out", "x", "--to", "postgresql://h/d"]) == 2
     assert "not both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--prune"], ["--schema", "gis"]])
+def test_what_is_about_a_database_is_not_passed_over_without_one(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, battery=1)
+    assert main(["publish", "--archive", str(tmp_path), *option]) == 2
+    assert "give --to" in capsys.readouterr().err
+    assert not (tmp_path / "layers").exists()
