@@ -77,6 +77,8 @@ DETECTIONS = {
     "valid_until": "moment",
     "chosen": "flag",
     "unit_id": "text",
+    "first_seen": "day",
+    "last_seen": "day",
 }
 """Columns and their kinds, as in `pipelines.layers.archive.COLUMNS`."""
 RUNS = {
@@ -392,7 +394,8 @@ def _detections(archive: Archive, label: str) -> Collection:
     table = pd.DataFrame({name: _column(table[name].tolist(), kind) for name, kind in DETECTIONS.items()})
     about = (
         f"{_span(archive.runs)}; each feature is one unit as one scene shows it. 'chosen' is false where another scene "
-        "of the same day counts instead; valid_from and valid_until span the time to the site's next scene."
+        "of the same day counts instead; valid_from and valid_until span the time to the site's next scene. 'unit_id' "
+        "is the same for one unit on all dates, of which first_seen and last_seen are the ends."
     )
     return Collection(
         name="detections",

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import shapely
 
+from pipelines.census import DETECTED
 from pipelines.errors import DatabaseError, ExtraError
 from pipelines.layers.archive import Archive, Run
 from pipelines.sites import Site
@@ -31,7 +32,7 @@ except ImportError as missing:
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "Sent", "publish_to_postgis"]
 
 SCHEMA = "overwatt"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of the tables below, so that no version writes into the tables of another."""
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 60
@@ -174,6 +175,12 @@ CREATE VIEW dated_detections AS
 COMMENT ON VIEW dated_detections IS 'what stood on each date: valid_from and valid_until are for a time slider';
 CREATE VIEW latest_detections AS SELECT * FROM dated_detections WHERE valid_until IS NULL;
 COMMENT ON VIEW latest_detections IS 'what the latest scene of each site shows';
+CREATE VIEW units AS
+    SELECT d.site, d.unit_id, d."class", bool_or(d.rendered) AS rendered,
+           min(r.date) FILTER (WHERE d.probability >= {DETECTED}) AS first_seen,
+           max(r.date) FILTER (WHERE d.probability >= {DETECTED}) AS last_seen
+    FROM detections d JOIN runs r USING (run_id) WHERE d.unit_id IS NOT NULL GROUP BY d.site, d.unit_id, d."class";
+COMMENT ON VIEW units IS 'each unit that was followed over the dates; seen: with a probability of {DETECTED} or more';
 CREATE VIEW counts_by_date AS
     SELECT c.site, c.date, c."class", c.detected, c.p5, c.p50, c.p95, c.fans, c.not_given, c.rendered,
            r.covered_fraction, r.scene_id, r.licence

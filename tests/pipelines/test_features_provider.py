@@ -46,6 +46,14 @@ def plain(archive: Path) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(frame, crs="EPSG:4326").assign(first=first, last=last)
 
 
+def test_a_unit_says_on_which_days_it_was_seen(collections: dict[str, Collection]) -> None:
+    turbines = collections["gas_turbine"]
+    [one] = turbines.features(ask(turbines, equal=[("first_seen", "2025-10-19")])[:1])
+    assert (one["properties"]["first_seen"], one["properties"]["last_seen"]) == ("2025-10-19", "2025-10-19")
+    assert len(ask(turbines, equal=[("first_seen", "2025-10-19")])) == 4  # of seven, every other one is probable
+    assert len(ask(turbines, equal=[("first_seen", "2025-08-22")])) == 0
+
+
 def ids(collection: Collection, positions: np.ndarray) -> list[str]:
     return [collection.ids[position] for position in positions]
 

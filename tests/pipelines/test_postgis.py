@@ -1,7 +1,6 @@
 """PostGIS for real: a server of the tests' own, every promise of the sink, and its clients ogr2ogr and geopandas."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,8 @@ import pytest
 import shapely
 import sqlalchemy
 
+from flows.cli import main
+from pipelines.coregistration import DOCUMENT
 from pipelines.errors import DatabaseError
 from pipelines.layers.archive import read_archive
 from pipelines.postgis import SCHEMA_VERSION, Sent, publish_to_postgis
@@ -39,6 +40,10 @@ def postgres() -> Iterator[Postgres]:
     if reason := reason_to_skip():
         skip_or_fail(reason)
     with running_postgres() as server:
+        with psycopg.connect(server.url("postgres"), password=PASSWORD, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE with_postgis")
+        with psycopg.connect(server.url("with_postgis"), password=PASSWORD, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION postgis")
         yield server
 
 
@@ -50,17 +55,33 @@ def _password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+    """Address of a database that has PostGIS and nothing else."""
+    return made(postgres, request, "with_postgis")
+
+
+@pytest.fixture
+def bare_database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
     """Address of an empty database."""
+    return made(postgres, request, "template1")
+
+
+def made(postgres: Postgres, request: pytest.FixtureRequest, template: str) -> str:
     name = f"d{abs(hash(request.node.nodeid))}"
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return postgres.url(name)
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
+def archive(counted: Path, tmp_path: Path) -> Path:
+    """One of the test's own."""
+    return Path(shutil.copytree(counted, tmp_path / "archive"))
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two dates of Colossus 2 and one of Southaven, rendered."""
-    folder = tmp_path / "archive"
+    folder = tmp_path_factory.mktemp("counted")
     count(folder, FIRST, air_cooled_chiller=3)
     earliest = {"earliest": datetime(2025, 10, 15, tzinfo=UTC)}
     count(folder, date(2025, 10, 19), scene_fields=earliest, air_cooled_chiller=5, roof_lettering=1)
@@ -87,11 +108,6 @@ def ask(to: str, query: str, *values: Any) -> list[Any]:
 def row_versions(to: str, table: str) -> set[Any]:
     """Changes with every row that is written."""
     return {row[0] for row in ask(to, f"SELECT ctid::text || xmin::text FROM overwatt.{table}")}
-
-
-def overwatt(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=120)
 
 
 # What it holds
@@ -156,6 +172,23 @@ def test_views_answer_what_people_ask(archive: Path, database: str) -> None:
     assert p50 == estimate["cooling_mw"]["p50"]
     [(zones,)] = ask(database, "SELECT count(*) FROM overwatt.zones z JOIN overwatt.sites s USING (site)")
     assert zones == sum(len(site.zones) for site in load_sites(ROOT / "aoi"))
+
+
+def test_what_appeared_between_two_dates_is_asked_of_units(archive: Path, database: str) -> None:
+    shift = {"east_m": 0.0, "north_m": 0.0, "accuracy_m": 0.0, "reference": "2025-08-22/scene-20250822"}
+    shift |= {"crs": "EPSG:32616", "patches": 9, "share": 1.0}
+    runs = {f"{day}/scene-{day.replace('-', '')}": shift for day in ("2025-08-22", "2025-10-19")}
+    (archive / "colossus-2" / DOCUMENT).write_text(json.dumps({"runs": runs}))
+    publish(archive, database)
+    query = (
+        'SELECT "class", count(*) FROM overwatt.units WHERE site = %s AND first_seen > %s AND last_seen = %s '
+        "AND NOT rendered GROUP BY 1 ORDER BY 1"
+    )
+    appeared = ask(database, query, "colossus-2", FIRST, date(2025, 10, 19))
+    assert appeared == [("air_cooled_chiller", 2), ("roof_lettering", 1)]
+    frame = read_archive(archive).detections.dropna(subset=["unit_id"]).drop_duplicates(["site", "unit_id"])
+    wanted = set(zip(frame["site"], frame["unit_id"], frame["first_seen"], frame["last_seen"], strict=True))
+    assert set(ask(database, "SELECT site, unit_id, first_seen, last_seen FROM overwatt.units")) == wanted
 
 
 def test_a_spatial_query_uses_the_index(archive: Path, database: str) -> None:
@@ -366,18 +399,18 @@ def test_no_server_no_database_no_user(postgres: Postgres, archive: Path) -> Non
         publish(archive, postgres.url("nowhere"))
 
 
-def test_a_user_without_rights_is_told_whom_to_ask(postgres: Postgres, database: str, archive: Path) -> None:
-    name = database.rsplit("/", 1)[-1]
-    with psycopg.connect(database, autocommit=True) as connection:
+def test_a_user_without_rights_is_told_whom_to_ask(postgres: Postgres, bare_database: str, archive: Path) -> None:
+    name = bare_database.rsplit("/", 1)[-1]
+    with psycopg.connect(bare_database, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {name}_guest LOGIN PASSWORD 'guest'")
     guest = postgres.url(name, user=f"{name}_guest", password="guest")
     with pytest.raises(DatabaseError, match=r"has no PostGIS.*_guest may not add it.*CREATE EXTENSION postgis;"):
         publish(archive, guest)
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(bare_database, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA gis; CREATE EXTENSION postgis SCHEMA gis")
     with pytest.raises(DatabaseError, match=r"may not do this.*grant CREATE on the database"):
         publish(archive, guest)
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(bare_database, autocommit=True) as connection:
         connection.execute(
             f"GRANT USAGE ON SCHEMA gis TO {name}_guest; GRANT CREATE ON DATABASE {name} TO {name}_guest"
         )
@@ -407,12 +440,15 @@ def test_without_the_optional_part_the_user_is_told_what_to_install(archive: Pat
 # The command
 
 
-def test_command_publishes_and_says_what_it_did(archive: Path, database: str) -> None:
-    done = overwatt("publish", "--archive", archive, "--to", database, "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["written"]) == 3
+def test_command_publishes_and_says_what_it_did(
+    archive: Path, bare_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["publish", "--archive", str(archive), "--to", bare_database]
+    assert main([*command, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["written"]) == 3
     shutil.rmtree(archive / "southaven")
-    done = overwatt("publish", "--archive", archive, "--to", database)
-    assert "2 unchanged" in done.stdout
-    assert "southaven/2025-10-19/scene-20251019" in done.stdout + done.stderr
-    assert "--prune" in done.stdout + done.stderr
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "2 unchanged" in told
+    assert "southaven/2025-10-19/scene-20251019" in told
+    assert "--prune" in told
