@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from pipelines.coregistration import DOCUMENT
 from pipelines.errors import ArchiveError, ExtraError, InputError
 from pipelines.layers.archive import read_archive, run_folders
 from pipelines.sites import load_sites
@@ -30,11 +31,14 @@ try:
     from pygeoapi import api as pages
     from pygeoapi.api import API, APIRequest, itemtypes
     from pygeoapi.openapi import get_oas
+    from pygeoapi.plugin import PLUGINS
 
-    from pipelines.features_provider import Collection, collections_of
+    from pipelines.features_provider import Collection, Csv, collections_of
 except ImportError as missing:
     raise ExtraError("OGC API - Features needs an optional part: pip install 'overwatt[features]'") from missing
 
+# It is looked up by this name and cannot be configured.
+PLUGINS["formatter"]["CSV"] = f"{Csv.__module__}.{Csv.__qualname__}"
 LOG = logging.getLogger("pipelines.features")
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 OFFERED_CRS = (CRS84, "http://www.opengis.net/def/crs/EPSG/0/4326", "http://www.opengis.net/def/crs/EPSG/0/3857")
@@ -134,7 +138,9 @@ class Served:
         return API(config, get_oas(config))
 
     def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
-        files = (*run_folders(self._archive), *sorted(self._aoi.glob("[!.]*.geojson")))
+        # Shifts, and with them what a unit is called, come a moment after their run.
+        shifts = sorted(self._archive.glob(f"[!.]*/{DOCUMENT}"))
+        files = (*run_folders(self._archive), *shifts, *sorted(self._aoi.glob("[!.]*.geojson")))
         try:
             return tuple((str(path), path.stat().st_ino, path.stat().st_mtime_ns) for path in files)
         except OSError as error:

@@ -26,12 +26,13 @@ from pipelines.layers.archive import Archive, Run
 from pipelines.sites import Site
 
 try:
+    from pygeoapi.formatter.csv_ import CSVFormatter
     from pygeoapi.provider.base import BaseProvider, ProviderInvalidQueryError, ProviderItemNotFoundError
     from pygeoapi.util import crs_transform
 except ImportError as missing:
     raise ExtraError("OGC API - Features needs an optional part: pip install 'overwatt[features]'") from missing
 
-__all__ = ["ArchiveProvider", "Collection", "QueryError", "ask", "collections_of", "parse_interval"]
+__all__ = ["ArchiveProvider", "Collection", "Csv", "QueryError", "ask", "collections_of", "parse_interval"]
 
 Interval = tuple[datetime | None, datetime | None]
 """First and last moment, both included; None: open."""
@@ -553,6 +554,14 @@ def _moment(text: str | None) -> datetime | None:
 
 
 # pygeoapi
+
+
+class Csv(CSVFormatter):
+    """Properties as CSV; pygeoapi's own fails where features have no geometry, and leaves polygons out as well."""
+
+    def __init__(self, formatter_def: Mapping[str, Any]) -> None:
+        """One is made for every answer."""
+        super().__init__({**formatter_def, "geom": False})
 
 
 class ArchiveProvider(BaseProvider):

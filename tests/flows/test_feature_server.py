@@ -1,5 +1,6 @@
 """`overwatt serve-features` for real: HTTP and GDAL's client beside counts known from the files."""
 
+import csv
 import json
 import os
 import shutil
@@ -18,11 +19,18 @@ import httpx
 import pytest
 from pygeoapi.openapi import validate_openapi_document
 
+from pipelines.coregistration import DOCUMENT
 from tests.flows.conftest import STARTS_WITHIN_S, Overwatt, wait_until
 from tests.pipelines.made_up_archive import add_run
 from tests.pipelines.postgres import skip_or_fail
 
 STOPS_WITHIN_S = 60
+
+
+SHIFT = {"east_m": 0, "north_m": 0, "accuracy_m": 0, "reference": "2025-10-19/s1", "crs": "EPSG:32615"} | {
+    "patches": 0,
+    "share": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,15 @@ def test_one_feature_is_what_the_file_says(features: Features) -> None:
     assert features.get("/collections/nothing/items").status_code == 404
 
 
+@pytest.mark.parametrize("collection", ["battery", "estimates"])
+def test_csv_has_a_line_a_feature(features: Features, collection: str) -> None:
+    answer = features.get(f"/collections/{collection}/items", f="csv", limit=1000, rendered="false")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    lines = list(csv.DictReader(answer.text.splitlines()))
+    assert len(lines) == features.items(collection, limit=1000, rendered="false")["numberMatched"] > 0
+    assert {line["site"] for line in lines} == {"colossus-2"}
+
+
 def test_only_what_is_asked_for_is_sent(features: Features) -> None:
     [one] = features.items(limit=1, properties="class,site", skipGeometry="true")["features"]
     assert one["properties"].keys() == {"class", "site"}
@@ -318,6 +335,11 @@ def test_a_new_run_is_served_without_a_restart(home: dict[str, str], tmp_path: P
         add_run(archive, "southaven", date(2026, 1, 13), "s2", rendered=True, gas_turbine=5)
         wait_until(lambda: features.items()["numberMatched"] == 8, 60, features.log.read_text)
         assert "RENDERED" in features.get("/collections/gas_turbine").json()["title"]
+        # As a run leaves it: the shifts, and with them the units, come a moment later.
+        time.sleep(1.1)
+        assert features.items(first_seen="2025-10-19")["numberMatched"] == 0
+        (archive / "southaven" / DOCUMENT).write_text(json.dumps({"runs": {"2025-10-19/s1": SHIFT}}))
+        wait_until(lambda: features.items(first_seen="2025-10-19")["numberMatched"] == 2, 60, features.log.read_text)
         shutil.rmtree(archive)
         for _ in range(3):
             time.sleep(1.1)
