@@ -23,8 +23,9 @@ from pipelines.documents import PROCESSING_SCHEMA, to_json
 from pipelines.layers.archive import Archive, Run
 from pipelines.sites import Site
 
-__all__ = ["catalog_documents"]
+__all__ = ["CATALOG_ID", "catalog_documents"]
 
+CATALOG_ID = "overwatt"
 STAC_VERSION = "1.1.0"
 JSON, GEOJSON = "application/json", "application/geo+json"
 WORKING_GSD_M = 0.3
@@ -73,7 +74,7 @@ def catalog_documents(archive: Archive, sites: Sequence[Site], folder: Path) -> 
     documents["catalog.json"] = {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
-        "id": "overwatt",
+        "id": CATALOG_ID,
         "title": title,
         "description": "Cooling and power equipment of AI datacenters, counted in dated overhead imagery.",
         "links": [

@@ -6,6 +6,7 @@ touched.
 """
 
 import filecmp
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from pipelines.errors import ArchiveError
 from pipelines.layers.archive import Archive, read_archive
-from pipelines.layers.catalog import catalog_documents
+from pipelines.layers.catalog import CATALOG_ID, catalog_documents
 from pipelines.layers.geopackage import Layer, is_multi, write_geopackage
 from pipelines.layers.qgis_project import Group, MapLayer, write_project
 from pipelines.layers.qgis_styles import Look, class_look, outline_looks, plural
@@ -37,7 +38,7 @@ FOLDER = "layers"
 GEOPACKAGE, PARQUET, PROJECT = "overwatt.gpkg", "overwatt.parquet", "overwatt.qgz"
 LOCK_TIMEOUT_S = 120.0
 """Longer than layers of a thousand runs take."""
-CATALOG_FOLDERS = ("sites", "models")
+CATALOG = Path("catalog.json")
 READ_ONLY = 0o444
 
 
@@ -67,7 +68,7 @@ def publish_layers(archive: Path, aoi: Path, folder: Path | None = None) -> Publ
 
     :param aoi: folder of site files
     :param folder: where the layers go; `<archive>/layers` by default
-    :raises ArchiveError: there is no run that can be read, or the folder cannot be written
+    :raises ArchiveError: there is no run that can be read, or the folder cannot be written or holds another catalog
     :raises SiteError: a site file is broken
     """
     folder = folder or archive / FOLDER
@@ -100,9 +101,10 @@ def _publish(archive: Path, aoi: Path, folder: Path) -> Published:
         for name, document in catalog_documents(runs, sites, folder).items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(document)
+        before = _catalogued(folder)
         made = sorted((path.relative_to(partial) for path in partial.rglob("*") if path.is_file()), key=_pointed_at)
         written = tuple(name.as_posix() for name in made if _put(partial / name, folder / name))
-        removed = tuple(_clear(folder, set(made)))
+        removed = tuple(_clear(folder, before - set(made)))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Published(
@@ -194,16 +196,42 @@ def _pointed_at(name: Path) -> tuple[bool, bool, Path]:
     return name.name == "catalog.json", name.name == "collection.json", name
 
 
-def _clear(folder: Path, made: set[Path]) -> Iterator[str]:
+def _catalogued(folder: Path) -> set[Path]:
+    """Return the documents of the catalog that lies in `folder`, which may hold others that are not ours to remove.
+
+    :raises ArchiveError: the catalog there is somebody else's
+    """
+    found: set[Path] = set()
+    collections = [CATALOG]
+    while collections:
+        name = collections.pop()
+        try:
+            document = json.loads((folder / name).read_bytes())
+            links = [(link["rel"], name.parent / link["href"]) for link in document["links"]]
+            ours = name != CATALOG or document["id"] == CATALOG_ID
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError):
+            links, ours = [], name != CATALOG
+        if not ours:
+            raise ArchiveError(
+                f"{folder / name} was not made by overwatt publish: move it away, or give --out an empty folder"
+            )
+        found.add(name)
+        inside = [(rel, path) for rel, path in links if ".." not in path.parts and not path.is_absolute()]
+        found.update(path for rel, path in inside if rel == "item" and (folder / path).is_file())
+        collections += [path for rel, path in inside if rel == "child" and path not in found]
+    return found
+
+
+def _clear(folder: Path, gone: set[Path]) -> Iterator[str]:
     """Remove documents of runs, sites and weights that are gone."""
-    for part in CATALOG_FOLDERS:
-        for path in sorted((folder / part).rglob("*.json")):
-            name = path.relative_to(folder)
-            if name not in made:
-                path.unlink()
-                yield name.as_posix()
-                if not any(path.parent.iterdir()):
-                    path.parent.rmdir()
+    for name in sorted(gone):
+        path = folder / name
+        path.unlink()
+        yield name.as_posix()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def _put(made: Path, place: Path) -> bool:

@@ -30,7 +30,10 @@ from tests.pipelines.made_up_archive import add_run
 
 AOI = ROOT / "aoi"
 FIRST, SECOND, THIRD = date(2025, 8, 22), date(2025, 10, 19), date(2026, 1, 13)
-needs_gdal = pytest.mark.skipif(shutil.which("ogrinfo") is None, reason="gdal-bin (ogrinfo, ogr2ogr) is not installed")
+needs_gdal = pytest.mark.skipif(
+    shutil.which("ogrinfo") is None and "OVERWATT_TESTS_MUST_NOT_SKIP" not in os.environ,
+    reason="gdal-bin (ogrinfo, ogr2ogr) is not installed",
+)
 
 
 def fill(archive: Path) -> None:
@@ -252,6 +255,30 @@ def test_a_broken_site_file_is_named_and_old_layers_stay(archive: Path, layers: 
     with pytest.raises(SiteError, match=r"x\.geojson"):
         publish_layers(archive, tmp_path)
     assert state(layers) == before
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    run = add_run(tmp_path / "archive", day=FIRST, scene="one", battery=2)
+    add_run(tmp_path / "archive", day=SECOND, scene="two", battery=2)
+    out = tmp_path / "gis"
+    theirs = [out / "models" / "card.json", out / "sites" / "mine.json", out / "sites" / "colossus-2" / "notes.json"]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    publish_layers(tmp_path / "archive", AOI, out)
+    shutil.rmtree(run)
+    assert len(publish_layers(tmp_path / "archive", AOI, out).removed) == 2
+    assert all(path.is_file() for path in theirs)
+
+
+@pytest.mark.parametrize("text", ['{"type": "Catalog", "id": "mine", "links": []}', "[]", "{"])
+def test_a_catalog_of_others_is_not_written_over(text: str, tmp_path: Path) -> None:
+    add_run(tmp_path / "archive", battery=1)
+    (tmp_path / "catalog.json").write_text(text)
+    with pytest.raises(ArchiveError, match=r"catalog\.json was not made by overwatt publish: move it away"):
+        publish_layers(tmp_path / "archive", AOI, tmp_path)
+    assert (tmp_path / "catalog.json").read_text() == text
+    assert not (tmp_path / "overwatt.gpkg").exists()
 
 
 def test_a_second_publisher_waits_its_turn(archive: Path, layers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
