@@ -130,5 +130,5 @@ def test_a_scene_without_the_bands_and_a_server_without_the_file_are_said_in_a_s
     grid = grid_around(area_around(), 100)
     with pytest.raises(SceneError, match="offers no band nir, scl; give a source of Sentinel-2"):
         read_bands(a_scene(Band("red", "red.tif")), grid, ("red", "nir", "scl"))
-    with pytest.raises(SourceError, match="none.tif: the server answers 404 Not Found"):
+    with pytest.raises(SourceError, match=r"none\.tif: the server answers 404 Not Found"):
         read_bands(a_scene(Band("red", f"{server.url}/none.tif?key=secret")), grid, ("red",))
