@@ -384,7 +384,7 @@ def _span(runs: Sequence[Run]) -> str:
 
 def _detections(archive: Archive, label: str) -> Collection:
     frame = archive.detections
-    runs = [identity for run in archive.runs for identity in [_run_id(run)] * len(run.detections)]
+    runs = [identity for run in archive.runs for identity in [run.run_id] * len(run.detections)]
     # One scene may show two sites whose perimeters overlap: the same unit is then found for both.
     often = Counter(frame["detection_id"])
     ids = tuple(
@@ -444,8 +444,8 @@ def _runs(archive: Archive, label: str) -> Collection:
         }
         released = record["released"]
         record["released"] = None if released is None else date.fromisoformat(released)
-        own = {name: getattr(run, name) for name in RUNS.keys() - record.keys() - {"run_id"}}
-        rows.append((_id(run), record | own | {"run_id": _run_id(run)}, _footprint(run)))
+        own = {name: getattr(run, name) for name in RUNS.keys() - record.keys()}
+        rows.append((_id(run), record | own, _footprint(run)))
     return _collection(("runs", _titled("Runs: scenes that were counted", label), _titled(about, label)), RUNS, rows)
 
 
@@ -456,9 +456,7 @@ def _census(archive: Archive, label: str) -> Collection:
     )
     rows = []
     for run in archive.runs:
-        for count in (*run.census.by_class.values(), *run.census.by_zone):
-            whole = run.census.by_class.get(count.cls) is count
-            scope = "site" if whole else "zone" if count.zone else "outside zones"
+        for scope, count in run.scoped_counts:
             identity = f"{_id(run)}.{count.cls}.{count.zone or scope.replace(' ', '-')}"
             rows.append((identity, _of_run(run) | _counted(count) | {"scope": scope}, _footprint(run)))
         for cls, reason in run.census.not_given.items():
@@ -486,8 +484,7 @@ def _estimates(archive: Archive, label: str) -> Collection:
             _footprint(run),
         )
         for run in archive.runs
-        for name, figure in run.estimate.items()
-        if isinstance(figure, Mapping) and figure.keys() == {"p5", "p50", "p95"}
+        for name, figure in run.figures.items()
     ]
     texts = ("estimates", _titled("Estimates: MW and GPUs", label), _titled(about, label))
     return _collection(texts, ESTIMATES, rows, shown=False)
@@ -532,17 +529,13 @@ def _times(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return one, other
 
 
-def _run_id(run: Run) -> str:
-    return "/".join(run.folder.parts[-3:])
-
-
 def _id(run: Run) -> str:
     """Without strokes, which stand between the parts of an address."""
-    return _run_id(run).replace("/", ".")
+    return run.run_id.replace("/", ".")
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    return {"run_id": _run_id(run)} | {name: getattr(run, name) for name in OF_RUN if name != "run_id"}
+    return {name: getattr(run, name) for name in OF_RUN}
 
 
 def _footprint(run: Run) -> shapely.Geometry:

@@ -287,11 +287,6 @@ def publish_to_postgis(
     )
 
 
-def run_id(run: Run) -> str:
-    """Id of a run: where its folder stands in the archive, `<site>/<date>/<scene id>`."""
-    return "/".join(run.folder.parts[-3:])
-
-
 # Connecting
 
 
@@ -532,7 +527,7 @@ def _copy(
 
 def _forgotten(connection: "psycopg.Connection[Any]", schema: str, archive: Archive) -> tuple[str, ...]:
     """Runs of the database that the archive no longer holds; one that cannot be read is still there."""
-    held = {run_id(run) for run in archive.runs} | {"/".join(broken.folder.parts[-3:]) for broken in archive.broken}
+    held = {run.run_id for run in archive.runs} | {broken.run_id for broken in archive.broken}
     query = sql.SQL("SELECT run_id FROM {}.runs ORDER BY run_id").format(sql.Identifier(schema))
     return tuple(row[0] for row in connection.execute(query) if row[0] not in held)
 
@@ -543,7 +538,7 @@ def _forgotten(connection: "psycopg.Connection[Any]", schema: str, archive: Arch
 def _rows(run: Run) -> _Rows:
     properties = run.item["properties"]
     footprint = shapely.from_geojson(json.dumps(run.item["geometry"])) if run.item.get("geometry") else None
-    identity = run_id(run)
+    identity = run.run_id
     frame = run.detections
     record = {
         "run_id": identity,
@@ -581,8 +576,7 @@ def _rows(run: Run) -> _Rows:
         census=_census_rows(run, identity),
         estimates=[
             (identity, run.site, run.date, run.rendered, name, *(figure[p] for p in ("p5", "p50", "p95")))
-            for name, figure in run.estimate.items()
-            if isinstance(figure, Mapping) and figure.keys() == {"p5", "p50", "p95"}
+            for name, figure in run.figures.items()
         ],
     )
 
@@ -590,9 +584,7 @@ def _rows(run: Run) -> _Rows:
 def _census_rows(run: Run, identity: str) -> list[tuple[Any, ...]]:
     common = (identity, run.site, run.date, run.rendered)
     rows: list[tuple[Any, ...]] = []
-    for count in (*run.census.by_class.values(), *run.census.by_zone):
-        whole = run.census.by_class.get(count.cls) is count
-        scope = "site" if whole else "zone" if count.zone else "outside zones"
+    for scope, count in run.scoped_counts:
         expected = (count.expected.p5, count.expected.p50, count.expected.p95)
         sizes = (count.fans, count.fans_per_unit, count.median_length_m, count.median_width_m)
         rows.append((*common, scope, count.zone, count.cls, count.detected, *expected, *sizes, None))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import shapely
 
 from models.classes import CLASSES
-from pipelines.census import Census
+from pipelines.census import Census, ClassCount
 from pipelines.coregistration import Refusal, Shift, coregister, read_shifts
 from pipelines.errors import ArchiveError, SceneError
 from pipelines.identity import DatedUnits, identify_units
@@ -98,6 +98,11 @@ class Run:
     chosen: bool = True
 
     @property
+    def run_id(self) -> str:
+        """What the run is called in the archive, where its folder stands: `<site>/<date>/<scene id>`."""
+        return _run_id(self.folder)
+
+    @property
     def key(self) -> str:
         """What the run is called among those of its site: `<date>/<scene id>`."""
         return "/".join(self.folder.parts[-2:])
@@ -107,6 +112,18 @@ class Run:
         """Day of acquisition, UTC."""
         return self.acquired.date()
 
+    @property
+    def scoped_counts(self) -> tuple[tuple[str, ClassCount], ...]:
+        """The counts of the census, each with its scope: `site`, `zone` or `outside zones`."""
+        by_zone = [("zone" if count.zone else "outside zones", count) for count in self.census.by_zone]
+        return (*(("site", count) for count in self.census.by_class.values()), *by_zone)
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, float]]:
+        """The figures of the estimate that are given, each with its `p5`, `p50` and `p95`."""
+        given = self.estimate.items()
+        return {name: one for name, one in given if isinstance(one, Mapping) and one.keys() == {"p5", "p50", "p95"}}
+
 
 @dataclass(frozen=True)
 class BrokenRun:
@@ -114,6 +131,11 @@ class BrokenRun:
 
     folder: Path
     reason: str
+
+    @property
+    def run_id(self) -> str:
+        """As `Run.run_id`."""
+        return _run_id(self.folder)
 
     def __str__(self) -> str:
         """One sentence with the remedy."""
@@ -147,6 +169,10 @@ class Archive:
         """Detections of all runs in one table, `COLUMNS` and `geometry`."""
         frames = [run.detections for run in self.runs]
         return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), geometry="geometry", crs=CRS)
+
+
+def _run_id(folder: Path) -> str:
+    return "/".join(folder.parts[-3:])
 
 
 def run_folders(archive: Path) -> tuple[Path, ...]:
