@@ -38,6 +38,16 @@ def to_logit(score: npt.ArrayLike) -> np.ndarray:
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
+def reliability(probability: np.ndarray, hit: np.ndarray, bins: int = 5) -> list[tuple[int, float, float]]:
+    """Of equal-width bins of probability that hold any detection: their number, mean probability and share of hits."""
+    which = np.minimum((np.asarray(probability) * bins).astype(int), bins - 1)
+    rows = []
+    for number in np.unique(which):
+        mine = which == number
+        rows.append((int(mine.sum()), float(probability[mine].mean()), float(np.mean(hit[mine]))))
+    return rows
+
+
 def calibration_error(probability: np.ndarray, hit: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error: mean distance between stated and observed share of hits, over equal-width bins."""
     if len(probability) == 0:

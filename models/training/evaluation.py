@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.calibration import calibrated, calibration_error, fit_calibration
+from models.calibration import calibrated, calibration_error, fit_calibration, reliability
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import Detector, Peaks
@@ -264,6 +264,7 @@ def _scores(name: str, judged: Judged, parameters: tuple[float, float]) -> dict[
         "f1": None if both is None or recall is None or precision is None else _ratio(2 * recall * precision, both),
         "expected_over_true": _ratio(probability.sum(), len(judged.unit_score)),
         "calibration_error": round(calibration_error(probability, judged.hit), 4),
+        "reliability": [[n, round(said, 3), round(seen, 3)] for n, said, seen in reliability(probability, judged.hit)],
         "fan_mean_absolute_error": _mean(np.abs(judged.fan_error[sure])) if BY_NAME[name].has_fans else None,
         "heading_mean_absolute_error_deg": _mean(judged.heading_error_deg[sure]),
     }

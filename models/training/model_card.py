@@ -49,7 +49,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## Detector"
     yield ""
     yield (
-        f"Trained on {recipe['crops_seen']:,} crops of {recipe['crop_px']} px from {recipe['chips']:,} **rendered** chips at "
+        f"Trained on {recipe['crops_seen']:,} crops of {recipe['crop_px']} px from {_chips(recipe)} **rendered** chips at "
         f"0.30 m, {recipe['backgrounds']} real public-domain backgrounds (UC Merced Land Use, USGS) as ground and as "
         f"negatives; {recipe['minutes']:g} minutes on a CPU in {recipe['precision']}, seed {card['seed']}."
     )
@@ -60,7 +60,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
     while earlier:
         yield ""
         yield (
-            f"It went on from weights trained on {earlier['crops_seen']:,} crops of the same chips for "
+            f"It went on from weights trained on {earlier['crops_seen']:,} crops of {_chips(earlier)} chips for "
             f"{earlier['minutes']:g} minutes."
         )
         earlier = earlier.get("start_recipe")
@@ -79,6 +79,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
             f"{_cell(fans if name == 'air_cooled_chiller' else None, 1)} |"
         )
     yield ""
+    yield from _reliability(rendered["classes"])
     yield f"Units found at a probability of {MIN_PROBABILITY} or more, by native GSD; images whose finds were certain, then the others:"
     yield ""
     yield "| class | certain | not certain |"
@@ -93,7 +94,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {cells[0]} | {cells[1]} |"
     yield ""
     yield (
-        f"On {real['images']} real backgrounds without equipment that were kept out of training ({real['area_km2']:.1f} km2), "
+        f"On {real['images']} real backgrounds without equipment that were kept out of training ({real['area_km2']:.2f} km2 judged), "
         "false positives at a probability of 0.5 or more:"
     )
     yield ""
@@ -106,6 +107,27 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
             f"{_cell(row['expected_count_per_km2'], 1)} |"
         )
     yield ""
+
+
+def _reliability(classes: Mapping[str, Any]) -> Iterator[str]:
+    if not all("reliability" in row for row in classes.values()):
+        return
+    yield "How far a stated probability can be believed: share of detections that were right, of how many, by what was stated:"
+    yield ""
+    steps = [f"{low / 5:.1f}-{(low + 1) / 5:.1f}" for low in range(5)]
+    yield f"| class | {' | '.join(steps)} |"
+    yield "|---" * 6 + "|"
+    for name in CLASSES:
+        cells = [""] * 5
+        for number, said, seen in classes[name]["reliability"]:
+            cells[min(int(said * 5), 4)] = f"{seen:.2f} of {number} (said {said:.2f})"
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _chips(recipe: Mapping[str, Any]) -> str:
+    earlier = recipe.get("chips_of_earlier_pools", 0)
+    return f"{recipe['chips']:,}" + (f" new and {earlier:,} earlier" if earlier else "")
 
 
 def _reader(card: Mapping[str, Any]) -> Iterator[str]:

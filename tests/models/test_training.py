@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.calibration import calibrated, calibration_error, fit_calibration
+from models.calibration import calibrated, calibration_error, fit_calibration, reliability
 from models.classes import CLASSES, OBJECT_CLASSES
 from models.detector.detector import Detector
 from models.detector.labels import HEADING, LENGTH, Labels, X, Y
@@ -288,3 +288,13 @@ def test_a_mean_with_the_start_lies_between_both() -> None:
         name = "maps.weight"
         wanted = (1 - share) * last.state_dict()[name].half().float() + share * start[name]
         assert torch.allclose(made[name], wanted)
+
+
+def test_reliability_sets_what_was_said_beside_what_was_seen() -> None:
+    probability = np.array([0.1, 0.1, 0.3, 0.9, 1.0, 0.95])
+    hit = np.array([False, True, False, True, True, False])
+    assert reliability(probability, hit) == [
+        (2, pytest.approx(0.1), 0.5),
+        (1, pytest.approx(0.3), 0.0),
+        (3, pytest.approx(0.95), pytest.approx(2 / 3)),
+    ]
