@@ -60,7 +60,7 @@ def train_detector(
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
     without suffix, that do show some: they are not used as negatives. `also` are pools of earlier trainings whose
-    training chips are shown as well.
+    chips are shown, and measured on, as well.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
     and `DeviceError`.
@@ -106,7 +106,8 @@ def train_detector(
         start=first,
     )
     tensors = released(net if first is None else midway(net, first, start_share))
-    report(Progress("evaluating", 0.0, f"{validation_chips} rendered chips, {len(held_out)} real backgrounds"))
+    validation_paths += [path for pool_folder in also for path in sorted(pool_folder.glob("validation-*.npz"))]
+    report(Progress("evaluating", 0.0, f"{len(validation_paths)} rendered chips, {len(held_out)} real backgrounds"))
     code_version = importlib.metadata.version("overwatt")
     made_of = {
         "task": "detector",
