@@ -18,13 +18,13 @@ import pyarrow as pa
 import shapely
 
 from models.classes import CLASSES
-from pipelines.census import Census, ClassCount
+from pipelines.census import Census, ClassCount, Interval
 from pipelines.coregistration import Refusal, Shift, coregister, read_shifts
 from pipelines.errors import ArchiveError, SceneError
 from pipelines.identity import DatedUnits, identify_units
 from pipelines.sites import Site
 
-__all__ = ["COLUMNS", "Archive", "BrokenRun", "Run", "read_archive", "read_run", "run_folders"]
+__all__ = ["COLUMNS", "FIGURES", "Archive", "BrokenRun", "Run", "read_archive", "read_run", "run_folders"]
 
 CRS = "EPSG:4326"
 """Of every table made from the archive; coordinates stand as longitude, latitude."""
@@ -68,6 +68,18 @@ perimeter, or is sharper, and counts instead (as in `pipelines.timeline.read_cen
 not known.
 """
 UNIT = ("unit_id", "first_seen", "last_seen")
+FIGURES = {
+    "cooling_mw": "MW",
+    "generation_mw": "MW",
+    "supply_mw": "MW",
+    "battery_mw": "MW",
+    "battery_mwh": "MWh",
+    "ride_through_minutes": "min",
+    "it_mw": "MW",
+    "gpus": "accelerators",
+    "h100_equivalents": "H100",
+}
+"""Figures of an estimate with their units."""
 FILES = ("item.json", "census.json", "estimate.json", "detections.geojson")
 MOST_READINGS = 5
 """A run that is replaced while it is read is read again; nobody counts a scene this often in a second."""
@@ -121,8 +133,7 @@ class Run:
     @property
     def figures(self) -> Mapping[str, Mapping[str, float]]:
         """The figures of the estimate that are given, each with its `p5`, `p50` and `p95`."""
-        given = self.estimate.items()
-        return {name: one for name, one in given if isinstance(one, Mapping) and one.keys() == {"p5", "p50", "p95"}}
+        return {name: self.estimate[name] for name in FIGURES if self.estimate[name] is not None}
 
 
 @dataclass(frozen=True)
@@ -264,6 +275,7 @@ def _run(folder: Path, item: Any, census_record: Any, estimate: Any, collection:
         raise ValueError("estimate and census are of different runs")
     if properties["overwatt:site"] != census.site_id or properties["overwatt:scene_id"] != census.scene_id:
         raise ValueError("item and census are of different runs")
+    _check(item, estimate)
     day = datetime.combine(acquired.date(), time(), UTC)
     run = Run(
         folder=folder,
@@ -279,6 +291,23 @@ def _run(folder: Path, item: Any, census_record: Any, estimate: Any, collection:
         valid_from=day,
     )
     return replace(run, detections=_detections(run, collection))
+
+
+def _check(item: Mapping[str, Any], estimate: Mapping[str, Any]) -> None:
+    """Take everything once that layers and sinks take, so that they need not fear that it is not there."""
+    shapely.geometry.shape(item["geometry"])
+    [float(side) for side in item["bbox"]]
+    [link["rel"] for link in item["links"]]
+    for where, names in (
+        (item, ("id", "assets", "stac_extensions")),
+        (item["properties"], ("title", "license")),
+        (estimate, ("accelerator", "notes", *FIGURES)),
+    ):
+        for name in names:
+            where[name]
+    for name in FIGURES:
+        if estimate[name] is not None:
+            Interval(**estimate[name])
 
 
 def _detections(run: Run, collection: Mapping[str, Any]) -> gpd.GeoDataFrame:

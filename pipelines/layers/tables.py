@@ -11,25 +11,13 @@ from shapely.geometry import shape
 
 from models.classes import CLASSES
 from pipelines.census import ClassCount, Interval
-from pipelines.layers.archive import CRS, Archive, Run
+from pipelines.layers.archive import CRS, FIGURES, Archive, Run
 from pipelines.sites import Site
 
 __all__ = ["census_table", "estimate_table", "runs_table", "sites_table", "zones_table"]
 
 _TIME = pd.DatetimeTZDtype("ms", "UTC")
 _DAY = pd.ArrowDtype(pa.date32())
-FIGURES = {
-    "cooling_mw": "MW",
-    "generation_mw": "MW",
-    "supply_mw": "MW",
-    "battery_mw": "MW",
-    "battery_mwh": "MWh",
-    "ride_through_minutes": "min",
-    "it_mw": "MW",
-    "gpus": "accelerators",
-    "h100_equivalents": "H100",
-}
-"""Figures of an estimate with their units."""
 _RUN: dict[str, Any] = {
     "site": "string",
     "campus": "string",

@@ -158,6 +158,31 @@ def test_a_broken_run_is_named_and_takes_nothing_with_it(
         read_run(broken)
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("item.json", "geometry"),
+        ("item.json", "bbox"),
+        ("item.json", "links"),
+        ("item.json", "stac_extensions"),
+        ("item.json", "properties/title"),
+        ("item.json", "properties/license"),
+        ("estimate.json", "notes"),
+        ("estimate.json", "accelerator"),
+        ("estimate.json", "cooling_mw"),
+        ("estimate.json", "cooling_mw/p5"),
+    ],
+)
+def test_a_run_that_lacks_what_layers_and_sinks_take_from_it_is_broken(name: str, field: str, tmp_path: Path) -> None:
+    path = add_run(tmp_path, air_cooled_chiller=3) / name
+    document = json.loads(path.read_text())
+    *within, last = field.split("/")
+    del (document[within[0]] if within else document)[last]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArchiveError, match="damaged"):
+        read_run(path.parent)
+
+
 def test_an_archive_without_runs_is_said_in_one_sentence(tmp_path: Path) -> None:
     for archive in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ArchiveError, match="holds no run yet; count a site"):
