@@ -87,7 +87,8 @@ def test_crops_are_repeatable_and_hold_negatives() -> None:
         for a, b in zip(drawn, again, strict=True)
     )
     empty = sum(len(labels.objects) == 0 for _, labels in drawn)
-    assert 2 <= empty <= 20
+    # 0.3 of them are drawn to be so: 18, give or take two standard deviations.
+    assert 11 <= empty <= 25
 
 
 class DyingChips(list[PooledChip]):
