@@ -242,7 +242,7 @@ def _api_of(
         return document, href, collections
     links = {
         str(link.get("rel")): link.get("href")
-        for link in document.get("links") or ()
+        for link in (document["links"] if isinstance(document.get("links"), list) else ())
         if isinstance(link, dict) and isinstance(link.get("href"), str)
     }
     served = is_url(href) and document.get("type") == "Collection" and "items" in links and "item" not in links
@@ -278,8 +278,11 @@ def _links_of(item: Mapping[str, Any], base: str) -> tuple[str, str | None]:
     """Return an item's own address, against which its assets are resolved, and its collection's."""
     hrefs: dict[str, str] = {}
     for link in item.get("links") if isinstance(item.get("links"), list) else ():  # type: ignore[union-attr]
-        if isinstance(link, dict) and isinstance(link.get("href"), str):
-            hrefs.setdefault(str(link.get("rel")), _resolve(link["href"], base))
+        if isinstance(link, dict) and link.get("rel") in ("self", "collection") and isinstance(link.get("href"), str):
+            try:
+                hrefs.setdefault(link["rel"], _resolve(link["href"], base))
+            except SourceError as error:
+                log.info("a link of STAC item %s is not followed: %s", item.get("id"), error)
     return hrefs.get("self", f"{base.rstrip('/')}/{item.get('id')}"), hrefs.get("collection")
 
 
@@ -353,8 +356,11 @@ def _resolve(href: str, base: str) -> str:
 
     :raises SourceError: it is neither a path nor an http(s) URL, or a web server names a file of this machine
     """
-    absolute = make_absolute_href(href, base)
-    parts = urlsplit(absolute)
+    try:
+        absolute = make_absolute_href(href, base)
+        parts = urlsplit(absolute)
+    except ValueError as error:
+        raise SourceError(f"{public_href(base)} names {public_href(href)}, which is no address ({error})") from error
     if is_url(absolute):
         return absolute
     if is_url(base):

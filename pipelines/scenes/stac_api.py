@@ -191,6 +191,13 @@ def _check_links(document: Mapping[str, Any], href: str) -> None:
         for link in links
     ):
         raise SourceError(f"{public_href(href)}: 'links' is no list of STAC links, each with 'rel' and 'href'")
+    for link in links:
+        try:
+            urljoin(href, link["href"])
+        except ValueError as error:
+            raise SourceError(
+                f"{public_href(href)} names {public_href(link['href'])}, which is no address ({error})"
+            ) from error
 
 
 def _interval(start: date | None, end: date | None) -> str | None:

@@ -5,6 +5,7 @@ and what is above never sees them.
 """
 
 import logging
+import re
 import threading
 import time
 import urllib.request
@@ -245,7 +246,11 @@ def get_bytes(client: httpx.Client, url: str, at_most: int, patience: Patience =
 
 def public_href(href: str) -> str:
     """Return an address without the parts that may hold a key: user, password, query and fragment."""
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        # No address, but it may hold a key all the same.
+        return re.sub(r"//[^/]*@", "//", re.split("[?#]", href, maxsplit=1)[0])
     if parts.scheme not in {"http", "https"}:
         return href
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

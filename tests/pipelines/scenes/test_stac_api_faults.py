@@ -221,6 +221,24 @@ def test_only_a_server_that_speaks_cql2_is_sent_a_filter(api: Api, site: Site, t
     assert [scene.id for scene in source.search(site)] == ["clear"]
 
 
+def test_a_link_of_an_item_into_a_bucket_stops_no_search(api: Api, site: Site, tmp_path: Path) -> None:
+    # As Earth Search writes it.
+    item = naip()
+    item["links"] = [*item["links"], {"rel": "canonical", "href": "s3://sentinel-cogs/one.json"}]
+    item["links"] += [{"rel": "license", "href": "https://[bad"}]
+    api.serve(item)
+    assert len(StacSource(f"{api.url}/", cache=tmp_path).search(site)) == 1
+
+
+@pytest.mark.parametrize(
+    ("links", "said"), [(5, "holds 0 scenes"), ([{"rel": "item", "href": "http://[a"}], "no addr")]
+)
+def test_links_that_are_none_are_said(links: Any, said: str, site: Site, tmp_path: Path) -> None:
+    (tmp_path / "catalog.json").write_text(json.dumps({"type": "Catalog", "stac_version": "1.0.0", "links": links}))
+    with pytest.raises((NoSceneError, SourceError), match=said):
+        StacSource(str(tmp_path), cache=tmp_path).search(site)
+
+
 def test_limits_of_the_settings_hold_where_none_are_given(api, site, tmp_path, monkeypatch) -> None:
     cloudy = earth_search_sentinel_2("cloudy", "https://s2.example/a.tif", HERE, **{"eo:cloud_cover": 90})
     api.serve(cloudy, naip())
