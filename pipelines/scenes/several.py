@@ -9,12 +9,13 @@ import logging
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.errors import InputError, NoSceneError, SceneError, SourceError
 from pipelines.scenes.selection import NO_LIMITS, Limits
-from pipelines.scenes.sources import open_source, takes_limits
+from pipelines.scenes.sources import open_source, public_spec, takes_limits
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene, SceneProblem
 from pipelines.scenes.web import public_href
 from pipelines.sites import Site
@@ -118,7 +119,8 @@ def open_sources(
             wanted[0], cache=cache, acquired=acquired, licence=licence, limits=limits, acknowledge=acknowledge
         )
     if len(wanted) > 1 and (acquired or licence):
-        raise SourceError(f"{specs} are several sources; a date or a licence can be given for one local image only")
+        shown = "; ".join(map(public_spec, wanted))
+        raise SourceError(f"{shown} are several sources; a date or a licence can be given for one local image only")
     sources, failed = [], []
     for spec in wanted:
         own = limits if takes_limits(spec) else None
@@ -129,7 +131,7 @@ def open_sources(
         except SourceError as error:
             if len(wanted) == 1:
                 raise
-            failed.append(SceneProblem(public_href(spec), str(error)))
+            failed.append(SceneProblem(public_spec(spec), str(error)))
     if not sources:
         raise SourceError("; ".join(problem.reason for problem in failed))
     return SeveralSources(sources, failed=failed, limits=limits or NO_LIMITS)
@@ -137,9 +139,12 @@ def open_sources(
 
 def _is_same(one: Scene, other: Scene) -> bool:
     """Whether two sources offer the same image: one address, or one name, day, place and sharpness."""
-    if public_href(one.href) == public_href(other.href):
+    same_days = (one.acquired.date(), one.earliest) == (other.acquired.date(), other.earliest)
+    # What is asked for behind the ? may be the date itself, or a signature.
+    asked = urlsplit(one.href).query or urlsplit(other.href).query
+    if public_href(one.href) == public_href(other.href) and (same_days or not asked):
         return True
-    if (one.id, one.acquired.date(), one.earliest) != (other.id, other.acquired.date(), other.earliest):
+    if one.id != other.id or not same_days:
         return False
     sharp = max(one.gsd_m, other.gsd_m) <= _SAME_GSD * min(one.gsd_m, other.gsd_m)
     common = one.footprint.intersection(other.footprint).area

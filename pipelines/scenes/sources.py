@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipelines.errors import SourceError
 from pipelines.gdal_env import is_url
@@ -17,9 +18,10 @@ from pipelines.scenes.stac import StacSource
 from pipelines.scenes.tiles import TileSource
 from pipelines.scenes.types import ImagerySource
 from pipelines.scenes.wayback import WaybackSource
+from pipelines.scenes.web import public_href
 from pipelines.settings import SAMPLE_CATALOG, Settings
 
-__all__ = ["SOURCE_FORMS", "open_source", "takes_limits"]
+__all__ = ["SOURCE_FORMS", "open_source", "public_spec", "takes_limits"]
 
 SOURCE_FORMS = (
     "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
@@ -57,8 +59,16 @@ def open_source(
         something else than local images, or `limits` for local images, or a licence is not acknowledged that must be
     """
     kind, _, rest = spec.strip().partition(":")
+    address = rest if is_url(rest) else spec.strip()
+    if is_url(address):
+        try:
+            _ = urlsplit(address).port
+        except ValueError as error:
+            raise SourceError(f"{public_spec(spec)} is no address ({error}); correct it") from error
     if limits not in (None, NO_LIMITS) and not takes_limits(spec):
-        raise SourceError(f"{spec}: cloud cover and GSD can be limited for STAC sources only; leave the limits out")
+        raise SourceError(
+            f"{public_spec(spec)}: cloud cover and GSD can be limited for STAC sources only; leave the limits out"
+        )
     if spec.strip() == "library":
         source: ImagerySource = LibrarySource(Settings().library, cache=cache)
     elif spec.strip() == "sample":
@@ -78,8 +88,14 @@ def open_source(
         whole = f"{kind}:{spec.strip()}"
         return open_source(whole, cache=cache, acquired=acquired, licence=licence, limits=limits)
     if acquired or licence:
-        raise SourceError(f"{spec} says its dates and licences itself; give them for local images only")
+        raise SourceError(f"{public_spec(spec)} says its dates and licences itself; give them for local images only")
     return source
+
+
+def public_spec(spec: str) -> str:
+    """Return what a user writes for a source without the parts of its address that may hold a key."""
+    kind, colon, rest = spec.strip().partition(":")
+    return f"{kind}{colon}{public_href(rest)}" if is_url(rest) else public_href(spec.strip())
 
 
 def _limits_set() -> Limits:
@@ -124,4 +140,6 @@ def _kind_of(bare: str) -> str:
     if bare and path.exists():
         is_stac = path.suffix.lower() == ".json" or (path.is_dir() and (path / "catalog.json").exists())
         return "stac" if is_stac else "local"
-    raise SourceError(f"'{bare}' is no imagery source: give one of {SOURCE_FORMS}, or the path of an image")
+    raise SourceError(
+        f"'{public_spec(bare)}' is no imagery source: give one of {SOURCE_FORMS}, or the path of an image"
+    )

@@ -61,7 +61,10 @@ def read_when(text: str) -> tuple[datetime | None, datetime]:
     """
     if re.fullmatch(r"\d{4}-\d\d-\d\dT[^/]+", text.strip()):
         moment = datetime.fromisoformat(text.strip())
-        return None, moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        try:
+            return None, moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError(f"'{text}' is beyond the calendar") from error
     try:
         days = parse_days(text.strip())
     except SceneError as error:
@@ -151,6 +154,8 @@ def _template(text: str) -> str:
         raise ValueError("it needs {z}, {x} and {y} (or {-y}, counted from below), or {quadkey}")
     if "{" in urlsplit(text).netloc:
         raise ValueError("the name of the server must stand in it as it is")
+    # Raises for what is no port.
+    _ = urlsplit(text).port
     return text
 
 

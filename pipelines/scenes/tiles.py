@@ -40,7 +40,7 @@ from pipelines.scenes.tile_descriptor import (
 from pipelines.scenes.tile_grid import Level, choose_level, named_levels, quadkey, tiles_around
 from pipelines.scenes.tile_store import TileServer, TileStore, write_mosaic
 from pipelines.scenes.types import FetchedScene, Scene, SceneProblem
-from pipelines.scenes.web import get_text, new_client, public_href
+from pipelines.scenes.web import as_source_error, get_text, new_client, public_href
 from pipelines.scenes.wmts import WmtsLayer, read_capabilities
 from pipelines.sites import Site
 
@@ -294,8 +294,12 @@ class _Keys:
                 self.admit(address)
 
     def admit(self, address: str) -> None:
-        """Let the keys go to the server of an address as well."""
-        self._hosts.add(httpx.URL(address).netloc)
+        """Let the keys go to the server of an address as well.
+
+        :raises SourceError: it is no address
+        """
+        with as_source_error(address):
+            self._hosts.add(httpx.URL(address).netloc)
 
     def hidden(self, text: str) -> str:
         """Return a text with the placeholders in place of the keys."""

@@ -67,6 +67,8 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["run", "colossus-2", "--since", "2025-01-01", "--date", "2025-08-22"], "--since"),
         (["run", "colossus-2", "--tolerance", "3"], "--tolerance"),
         (["scenes", "colossus-2", "--source", "local:missing"], "missing"),
+        (["scenes", "colossus-2", "--source", "stac:http://[bad/x"], "stac:http://[bad/x is no address"),
+        (["scenes", "colossus-2", "--source", "tiles:http://a:b/{date}/{z}/{x}/{y}"], "is no address"),
         (["ingest", "a.tif", "--site", "colossus-3", "--source", "Airbus"], "did you mean colossus-2?"),
         (["ingest", "a.tif", "--site", "colossus-2"], "--source"),
         (

@@ -55,6 +55,30 @@ def test_the_same_scene_offered_twice_is_counted_once(make_raster: MakeRaster, s
     assert [problem.reason for problem in source.problems] == ["local:one offers the same scene"] * 2
 
 
+def test_tiles_whose_date_stands_behind_the_question_mark_are_scenes_of_their_own(site: Site, tmp_path: Path) -> None:
+    template = "https://tiles.example/{z}/{x}/{y}.png?time={date}"
+    described = {"template": template, "licence": "bought", "dates": ["2025-08-22", "2025-09-01"]}
+    (tmp_path / "dated.json").write_text(json.dumps(described))
+    source = open_sources(f"tiles:{tmp_path / 'dated.json'}", cache=tmp_path, limits=Limits(max_gsd_m=2))
+    assert [f"{scene.acquired:%Y-%m-%d}" for scene in source.search(site)] == ["2025-08-22", "2025-09-01"]
+
+
+@pytest.mark.parametrize("licence", [None, "MIT"])
+@pytest.mark.parametrize("others", ["", "; local:gone"])
+def test_no_message_holds_the_key_of_an_address(licence: str | None, others: str, tmp_path: Path) -> None:
+    for spec in (
+        "tiles:https://u:secret@h/{z}/{x}/{y}?key=secret",
+        "https://u:secret@h/?key=secret",
+        "stac:https://u:secret@[h/?key=secret",
+    ):
+        with pytest.raises(SourceError) as refused:
+            open_sources(spec + others, cache=tmp_path, licence=licence)
+        assert "secret" not in str(refused.value)
+    mixed = open_sources("sample; tiles:https://u:secret@h/{z}/{x}/{y}?key=secret", cache=tmp_path)
+    assert isinstance(mixed, SeveralSources)
+    assert "secret" not in str(mixed.failures)
+
+
 def test_different_images_of_one_name_and_day_are_told_apart(
     make_raster: MakeRaster, site: Site, tmp_path: Path
 ) -> None:
