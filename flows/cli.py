@@ -45,7 +45,7 @@ Source = Annotated[
     typer.Option(
         help="library, sample, local:PATH, stac:PATH_OR_URL (#COLLECTION,... behind an API), tiles:TEMPLATE_OR_FILE, "
         "or a name of data/imagery/sources.csv; several with ; between them "
-        "[default: OVERWATT_SOURCE, else the library once it holds a scene, else sample]"
+        "(default: OVERWATT_SOURCE, else the library once it holds a scene, else sample)"
     ),
 ]
 Since = Annotated[
@@ -56,11 +56,11 @@ Acknowledge = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LICENCE",
-        help="Say that your use is within this licence; may be given again [default: OVERWATT_ACKNOWLEDGE]",
+        help="Say that your use is within this licence; may be given again (default: OVERWATT_ACKNOWLEDGE)",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1")]
-Archive = Annotated[Path | None, typer.Option(help="Output folder [default: OVERWATT_ARCHIVE, else archive]")]
+Archive = Annotated[Path | None, typer.Option(help="Output folder (default: OVERWATT_ARCHIVE, else archive)")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log on stderr.")]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE.png|svg", help="Draw it into this file as well.")]
@@ -145,7 +145,7 @@ def add(
     from_reference: Annotated[
         str, typer.Option("--from-reference", metavar="NAME", help="A site that Epoch AI tracks, by its name there.")
     ],
-    site: Annotated[str | None, typer.Option("--id", help="Site id [default: made from the name]")] = None,
+    site: Annotated[str | None, typer.Option("--id", help="Site id (default: made from the name)")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a tracked site: a square around its coordinates, to be drawn properly in QGIS afterwards."""
@@ -174,7 +174,7 @@ def reference(context: typer.Context) -> None:
 
 @reference_app.command("refresh")
 def refresh(
-    url: Annotated[str | None, typer.Option(help="Address of the export [default: Epoch AI's]")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the export (default: Epoch AI's)")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download Epoch AI's export and keep it as the snapshot of today."""
@@ -196,7 +196,7 @@ def refresh(
 def compare(
     site: SiteId,
     campus: Annotated[bool, typer.Option("--campus", help="All sites of its campus together.")] = False,
-    name: Annotated[str | None, typer.Option(help="Its name in the reference [default: the site file's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name in the reference (default: the site file's)")] = None,
     archive: Archive = None,
     as_json: AsJson = False,
 ) -> None:
@@ -294,6 +294,7 @@ def scenes(
         | {
             "acquired_earliest": to_json(scene.earliest),
             "href": public_href(scene.href),
+            "parts": [public_href(part) for part in scene.parts],
             "counted_by": version,
         }
         for scene, version in zip(found, counted, strict=True)
@@ -325,7 +326,7 @@ def ingest(
         typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Day of publication or delivery."),
     ] = None,
     price: Annotated[str, typer.Option(help="owned, free, requester pays, priced or unknown")] = "owned",
-    gsd: Annotated[float | None, typer.Option(metavar="METRES", help="Native GSD [default: the pixels' size]")] = None,
+    gsd: Annotated[float | None, typer.Option(metavar="METRES", help="Native GSD (default: the pixels' size)")] = None,
     off_nadir: Annotated[float | None, typer.Option(metavar="DEGREES", help="Angle off the vertical.")] = None,
     sun_azimuth: Annotated[float | None, typer.Option(metavar="DEGREES", help="Clockwise from north.")] = None,
     sun_elevation: Annotated[float | None, typer.Option(metavar="DEGREES", help="Above the horizon.")] = None,
@@ -376,7 +377,7 @@ def run(
     since: Since = None,
     tolerance: Annotated[
         int | None,
-        typer.Option(min=0, metavar="DAYS", help="How far from --date a scene may be; 0: that day only [default: 15]"),
+        typer.Option(min=0, metavar="DAYS", help="How far from --date a scene may be; 0: that day only (default: 15)"),
     ] = None,
     device: Device = "auto",
     archive: Archive = None,
@@ -427,10 +428,10 @@ def run(
 def detect(
     raster: Annotated[str, typer.Argument(metavar="RASTER", help="Image file, or http(s) address of a COG.")],
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Classes wanted, with commas between [default: all six]")
+        str | None, typer.Option(metavar="A,B,...", help="Classes wanted, with commas between (default: all six)")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.geojson", help="[default: RASTER's name, .detections.geojson, here]")
+        Path | None, typer.Option(metavar="FILE.geojson", help="(default: RASTER's name, .detections.geojson, here)")
     ] = None,
     area: Annotated[Path | None, typer.Option(metavar="FILE.geojson", help="Look inside these polygons only.")] = None,
     gsd: Annotated[
@@ -553,7 +554,7 @@ def estimate(
 @app.command()
 def backtest(
     table: Annotated[
-        Path | None, typer.Option(help="Counts with published figures [default: data/reference/backtest.csv]")
+        Path | None, typer.Option(help="Counts with published figures (default: data/reference/backtest.csv)")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -614,7 +615,7 @@ def cue(
         typer.Option(
             formats=["%Y-%m-%d"],
             metavar="YYYY-MM-DD",
-            help="Change since this day [default: the last sharp image in the archive, else a year ago]",
+            help="Change since this day (default: the last sharp image in the archive, else a year ago)",
         ),
     ] = None,
     archive: Archive = None,
@@ -660,13 +661,13 @@ def publish(
         typer.Option(metavar="postgresql://USER@HOST/DB", help="PostGIS database to write to, instead of files."),
     ] = None,
     schema: Annotated[
-        str | None, typer.Option(help="Schema of the database; made where it is missing [default: overwatt]")
+        str | None, typer.Option(help="Schema of the database; made where it is missing (default: overwatt)")
     ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove runs from the database that the archive no longer holds.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the files go [default: layers, in the archive]")
+        Path | None, typer.Option(metavar="FOLDER", help="Where the files go (default: layers, in the archive)")
     ] = None,
     archive: Archive = None,
     as_json: AsJson = False,
@@ -723,7 +724,7 @@ def serve_features(
     archive: Archive = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 5000,
-    url: Annotated[str | None, typer.Option(help="Address that others reach it by [default: host and port]")] = None,
+    url: Annotated[str | None, typer.Option(help="Address that others reach it by (default: host and port)")] = None,
 ) -> None:
     """Serve the archive through OGC API - Features, to QGIS, ArcGIS, ogr2ogr and curl, until stopped."""
     from flows.feature_server import serve_features as serve_forever
@@ -735,7 +736,7 @@ def serve_features(
 
 @app.command()
 def train(
-    output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Weights file to write (default: the one in use)")] = None,
     workdir: Annotated[Path, typer.Option(help="Chips and checkpoint; the same command goes on from it.")] = Path(
         "training"
     ),
@@ -776,9 +777,9 @@ def train(
 
 @app.command()
 def evaluate(
-    weights: Annotated[Path | None, typer.Option(help="Weights to measure [default: those in use]")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to measure (default: those in use)")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="Rendered scenes to measure on; none was trained on.")] = 200,
-    workdir: Annotated[Path | None, typer.Option(help="Keep the rendered scenes here [default: not kept]")] = None,
+    workdir: Annotated[Path | None, typer.Option(help="Keep the rendered scenes here (default: not kept)")] = None,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of real images without equipment.")] = None,
     labelled: Annotated[Path | None, typer.Option(help="Folder of real images with a labels.csv.")] = None,
     device: Device = "auto",
@@ -810,7 +811,7 @@ def evaluate(
 
 @app.command("train-reader")
 def train_reader(
-    output: Annotated[Path | None, typer.Option(help="Weights file to write [default: the one in use]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Weights file to write (default: the one in use)")] = None,
     minutes: Annotated[float, typer.Option(help="Time for training proper.")] = 12.0,
     seed: int = 0,
 ) -> None:
@@ -827,7 +828,7 @@ def train_reader(
 
 @app.command("render-sample")
 def render_sample(
-    folder: Annotated[Path | None, typer.Option(help="Folder to write [default: data/scenes]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder to write (default: data/scenes)")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Render the embedded sample scenes anew, with their STAC catalog."""

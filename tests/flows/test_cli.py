@@ -47,6 +47,15 @@ def test_help_and_version_load_neither_torch_nor_prefect() -> None:
     assert re.search(r"overwatt \d+\.\d+", done.stdout)
 
 
+@pytest.mark.parametrize(("command", "default"), [("scenes", "OVERWATT_SOURCE"), ("run", "15"), ("ingest", "pixels")])
+def test_help_says_what_holds_where_nothing_is_given(
+    command: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert re.search(rf"\(default: [^)]*{default}", shown)
+
+
 def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
     done = overwatt()
     assert "demo" in done.stdout + done.stderr

@@ -160,7 +160,7 @@ def test_the_command_lists_every_source(
     first, second = listed["scenes"]
     assert (first["acquired_earliest"], first["acquired"]) == ("2025-03-01T00:00:00Z", "2025-03-31T00:00:00Z")
     assert (first["released"], first["price"], first["cloud_cover_percent"]) == ("2025-04-02", "owned", 4)
-    assert (first["source"], first["counted_by"]) == ("library:Airbus", None)
+    assert (first["source"], first["counted_by"], first["parts"]) == ("library:Airbus", None, [])
     assert (second["source"], second["counted_by"], second["released"]) == ("local:one", "detector-1", None)
     assert "gone" in listed["sources_that_failed"][0]["reason"]
     [line] = captured.err.splitlines()
