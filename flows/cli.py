@@ -52,6 +52,10 @@ Since = Annotated[
     datetime.datetime | None,
     typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further back than this day."),
 ]
+MaxCloud = Annotated[
+    float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Leave out scenes with more cloud.")
+]
+MaxGsd = Annotated[float | None, typer.Option(metavar="METRES", help="Leave out scenes with coarser pixels.")]
 Acknowledge = Annotated[
     list[str] | None,
     typer.Option(
@@ -71,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     for steps in ("pipelines", "models"):
-        logging.getLogger(steps).addHandler(_Warnings(logging.WARNING))
+        # The same one each time: it is added once.
+        logging.getLogger(steps).addHandler(_WARNINGS)
     as_json = "--json" in arguments
     try:
         code = app(arguments, prog_name="overwatt", standalone_mode=False) or 0
@@ -251,12 +256,8 @@ def scenes(
         datetime.datetime | None,
         typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Look no further than this day."),
     ] = None,
-    max_cloud: Annotated[
-        float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Leave out scenes with more cloud.")
-    ] = None,
-    max_gsd: Annotated[
-        float | None, typer.Option(metavar="METRES", help="Leave out scenes with coarser pixels.")
-    ] = None,
+    max_cloud: MaxCloud = None,
+    max_gsd: MaxGsd = None,
     acknowledge: Acknowledge = None,
     archive: Archive = None,
     as_json: AsJson = False,
@@ -266,15 +267,15 @@ def scenes(
     from pipelines.documents import to_json
     from pipelines.errors import NoSceneError
     from pipelines.publishing import counted_by
-    from pipelines.scenes.selection import Limits
     from pipelines.scenes.several import SeveralSources, open_sources
+    from pipelines.scenes.sources import limits_given
     from pipelines.scenes.web import public_href
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
     settings = Settings()
     place = load_site(site, settings.aoi)
-    limits = None if max_cloud is None and max_gsd is None else Limits(max_cloud, max_gsd)
+    limits = limits_given(max_cloud, max_gsd)
     wanted = source or settings.source
     imagery = open_sources(wanted, cache=settings.cache, limits=limits, acknowledge=acknowledge or None)
     nothing = None
@@ -373,6 +374,8 @@ def run(
         Path | None, typer.Option(help="One georeferenced image; --date then says when it was acquired.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of a local image that does not state its own.")] = None,
+    max_cloud: MaxCloud = None,
+    max_gsd: MaxGsd = None,
     acknowledge: Acknowledge = None,
     since: Since = None,
     tolerance: Annotated[
@@ -396,6 +399,7 @@ def run(
         raise typer.BadParameter("--tolerance says how far a scene may be from --date: give a date, and no --scene")
     from flows.report import progress_bar, run_report
     from pipelines.scenes.several import open_sources
+    from pipelines.scenes.sources import limits_given
     from pipelines.settings import Settings
     from pipelines.sites import load_site
 
@@ -403,7 +407,13 @@ def run(
     settings = Settings()
     load_site(site, settings.aoi)
     wanted = f"local:{scene}" if scene else source or settings.source
-    open_sources(wanted, cache=settings.cache, acknowledge=acknowledge or None)
+    open_sources(
+        wanted,
+        cache=settings.cache,
+        licence=licence,
+        limits=limits_given(max_cloud, max_gsd),
+        acknowledge=acknowledge or None,
+    )
     with progress_bar(Console(stderr=True), "starting"):
         _prefect(verbose)
         from flows.monitor import monitor
@@ -415,6 +425,8 @@ def run(
             scene=scene,
             licence=licence,
             acknowledge=acknowledge or None,
+            max_cloud_percent=max_cloud,
+            max_gsd_m=max_gsd,
             since=since.date() if since else None,
             tolerance_days=tolerance,
             device=device,
@@ -851,6 +863,9 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"overwatt: {record.getMessage()}", file=sys.stderr)  # noqa: T201
+
+
+_WARNINGS = _Warnings(logging.WARNING)
 
 
 def _prefect(verbose: bool) -> None:

@@ -23,6 +23,7 @@ from pipelines.publishing import counted_by, publish_run
 from pipelines.scenes.dates import written_days
 from pipelines.scenes.selection import Taken, search_near
 from pipelines.scenes.several import SeveralSources, open_sources
+from pipelines.scenes.sources import limits_given
 from pipelines.scenes.types import FetchedScene, ImagerySource, Scene
 from pipelines.scenes.web import may_pass
 from pipelines.settings import Settings
@@ -44,6 +45,8 @@ def monitor(
     tolerance_days: int | None = None,
     device: str = "auto",
     archive: Path | None = None,
+    max_cloud_percent: float | None = None,
+    max_gsd_m: float | None = None,
 ) -> list[RunSummary]:
     """Count the equipment of one site and publish what was found.
 
@@ -60,6 +63,8 @@ def monitor(
         tolerance_days: How far from `date` a scene may be. Empty: the setting OVERWATT_TOLERANCE_DAYS.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, or several that share a scene: `cuda:0,cuda:1`.
         archive: Output folder. Empty: the setting OVERWATT_ARCHIVE.
+        max_cloud_percent: Scenes with more cloud are left out. Empty: the setting OVERWATT_MAX_CLOUD_PERCENT.
+        max_gsd_m: Scenes with coarser pixels, in metres, are left out. Empty: the setting OVERWATT_MAX_GSD_M.
     """
     settings = Settings()
     place = load_site(site, settings.aoi)
@@ -69,6 +74,7 @@ def monitor(
         cache=settings.cache,
         acquired=date if scene else None,
         licence=licence,
+        limits=limits_given(max_cloud_percent, max_gsd_m),
         acknowledge=acknowledge,
     )
     progress.report(f"{place.name}: looking for scenes", 0, 0)

@@ -21,7 +21,7 @@ from pipelines.scenes.wayback import WaybackSource
 from pipelines.scenes.web import public_href
 from pipelines.settings import SAMPLE_CATALOG, Settings
 
-__all__ = ["SOURCE_FORMS", "open_source", "public_spec", "takes_limits"]
+__all__ = ["SOURCE_FORMS", "limits_given", "open_source", "public_spec", "takes_limits"]
 
 SOURCE_FORMS = (
     "library (what overwatt ingest took in), sample (the embedded rendered scenes), "
@@ -96,6 +96,24 @@ def public_spec(spec: str) -> str:
     """Return what a user writes for a source without the parts of its address that may hold a key."""
     kind, colon, rest = spec.strip().partition(":")
     return f"{kind}{colon}{public_href(rest)}" if is_url(rest) else public_href(spec.strip())
+
+
+def limits_given(max_cloud_percent: float | None, max_gsd_m: float | None) -> Limits | None:
+    """Return the limits that a user gives, each with the setting's where it is not given; None where none is.
+
+    :raises SourceError: one is not possible
+    """
+    if max_cloud_percent is None and max_gsd_m is None:
+        return None
+    if max_cloud_percent is not None and not 0 <= max_cloud_percent <= 100:
+        raise SourceError(f"a cloud cover of at most {max_cloud_percent:g}% is not possible; give 0 to 100")
+    if max_gsd_m is not None and not max_gsd_m > 0:
+        raise SourceError(f"a GSD of at most {max_gsd_m:g} m is not possible; give metres above 0")
+    default = _limits_set()
+    return Limits(
+        default.max_cloud_percent if max_cloud_percent is None else max_cloud_percent,
+        default.max_gsd_m if max_gsd_m is None else max_gsd_m,
+    )
 
 
 def _limits_set() -> Limits:

@@ -88,6 +88,7 @@ def test_a_wrong_device_is_said_before_anything_is_fetched(place: Place, tmp_pat
 
 def test_since_leaves_older_scenes_alone(place: Place, tmp_path: Path) -> None:
     assert monitor(place.site, since=datetime.date(2025, 8, 23), archive=tmp_path) == []
+    assert monitor(place.site, max_gsd_m=0.01, archive=tmp_path) == []
 
 
 def test_one_bad_scene_does_not_cost_the_others(place: Place, tmp_path: Path) -> None:
