@@ -121,6 +121,8 @@ class StacSource:
             api = _api_of(reader, root, self.href, self.collections)
             if api is None:
                 scenes = self._scenes(_walk(reader, root, self.href, self.collections), site)
+                if not scenes and not self.problems:
+                    raise NoSceneError(f"{self.name} holds no image of site {site.id}")
                 return self._within_limits(choose_scenes(scenes, site, start, end, self.name, self.problems))
             landing, href, collections = api
             wanted = ItemSearch(site.perimeter, start, end, collections, self.limits, self._items_a_page)

@@ -231,7 +231,7 @@ def test_a_link_of_an_item_into_a_bucket_stops_no_search(api: Api, site: Site, t
 
 
 @pytest.mark.parametrize(
-    ("links", "said"), [(5, "holds 0 scenes"), ([{"rel": "item", "href": "http://[a"}], "no addr")]
+    ("links", "said"), [(5, "holds no image of site"), ([{"rel": "item", "href": "http://[a"}], "no addr")]
 )
 def test_links_that_are_none_are_said(links: Any, said: str, site: Site, tmp_path: Path) -> None:
     (tmp_path / "catalog.json").write_text(json.dumps({"type": "Catalog", "stac_version": "1.0.0", "links": links}))
