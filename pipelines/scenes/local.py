@@ -21,7 +21,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
 from pipelines.scenes.cache import LICENCE_TAG, RENDERED_TAG, SceneCache
-from pipelines.scenes.dates import Days, decide_acquired, stated_dates
+from pipelines.scenes.dates import Days, decide_acquired, stated_dates, written_days
 from pipelines.scenes.georeference import footprint, gsd_m, open_raster, refuse_far
 from pipelines.scenes.items import acquired_of, is_item, read_item, safe_id, scene_from_item
 from pipelines.scenes.selection import choose_scenes, refuse_reversed, within
@@ -85,7 +85,8 @@ class LocalSource:
             raise refuse_far(str(self.path), scene.footprint, site.perimeter, f"site {site.id}")
         if not within(scene, start, end):
             raise NoSceneError(
-                f"{self.path} was acquired on {scene.acquired:%Y-%m-%d} ({scene.acquired_from}), which is not in the "
+                f"{self.path} was acquired on {written_days(scene.acquired, scene.earliest)} "
+                f"({scene.acquired_from}), which is not in the "
                 f"dates asked for, {start or 'any'} to {end or 'any'}"
             )
         return [scene]

@@ -98,6 +98,7 @@ def _read(response: httpx.Response) -> _Token:
     try:
         # The service's own clock: with ours wrong, a token would be kept too long or thrown away at once.
         now = parsedate_to_datetime(response.headers["Date"])
+        now = now if now.tzinfo else now.replace(tzinfo=UTC)
     except (KeyError, ValueError):
         now = datetime.now(UTC)
     life_s = max(_SHORTEST_S, (expiry.astimezone(UTC) - now.astimezone(UTC)).total_seconds())

@@ -159,7 +159,11 @@ def _releases(response: httpx.Response) -> list[_Release]:
         if not (label and known and isinstance(metadata, str) and is_url(metadata)):
             raise SourceError(f"{shown}: release {number} lacks itemTitle with its date, itemURL or metadataLayerUrl")
         assert isinstance(template, str)
-        releases.append(_Release(int(number), date.fromisoformat(label[0]), template, metadata.rstrip("/")))
+        try:
+            released = date.fromisoformat(label[0])
+        except ValueError:
+            raise SourceError(f"{shown}: release {number} is of {label[0]}, which is no day") from None
+        releases.append(_Release(int(number), released, template, metadata.rstrip("/")))
     if not releases:
         raise SourceError(f"{shown} lists no release; check the address")
     return releases

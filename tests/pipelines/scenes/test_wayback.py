@@ -192,7 +192,17 @@ def test_one_broken_answer_does_not_stop_the_others_but_all_do(wayback: Wayback,
         source.search(make_site(AREA))
 
 
-@pytest.mark.parametrize("text", ["<html>", "[]", "{}", '{"a": {}}', '{"10": {"itemTitle": "x"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html>",
+        "[]",
+        "{}",
+        '{"a": {}}',
+        '{"10": {"itemTitle": "x"}}',
+        '{"10": {"itemTitle": "2025-13-45", "itemURL": "http://h/{level}/{row}/{col}", "metadataLayerUrl": "http://h"}}',
+    ],
+)
 def test_a_list_of_releases_that_is_none(server: FileServer, tmp_path: Path, text: str) -> None:
     (tmp_path / "list.json").write_text(text)
     source = open_source(f"wayback:{server.url}/list.json", cache=tmp_path, acknowledge=[TERMS])
