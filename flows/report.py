@@ -12,26 +12,27 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import progress
-from flows.detecting import Written
-from flows.summary import FIGURES, RunSummary, class_label, figure, run_title, table_rows, written
-from pipelines.backtest import WITHIN, Backtest
-from pipelines.capacity import Estimate
-from pipelines.census import Interval
-from pipelines.cue import AT_ONCE, THRESHOLD, Cue
-from pipelines.layers.publish import Published
-from pipelines.reference import BuildSpeed, Comparison, Snapshot
+from flows.summary import FIGURES, class_label, figure, run_title, table_rows, written
 from pipelines.scenes.dates import written_days
-from pipelines.scenes.library import Ingested
-from pipelines.scenes.types import Scene
-from pipelines.sites import Site
-from pipelines.timeline import MILESTONES_MW, Projection, Timeline
 
-if TYPE_CHECKING:  # parts that may not be there, or that load slowly
+if TYPE_CHECKING:  # what makes these values has loaded their modules; a list of sites need not wait for them
+    from flows.detecting import Written
+    from flows.summary import RunSummary
     from models.training.measuring import Measurement
+    from pipelines.backtest import Backtest
+    from pipelines.capacity import Estimate
+    from pipelines.census import Interval
+    from pipelines.cue import Cue
+    from pipelines.layers.publish import Published
     from pipelines.postgis import Sent
+    from pipelines.reference import BuildSpeed, Comparison, Snapshot
+    from pipelines.scenes.library import Ingested
+    from pipelines.scenes.types import Scene
+    from pipelines.sites import Site
+    from pipelines.timeline import Projection, Timeline
 
 
-def run_report(run: RunSummary) -> RenderableType:
+def run_report(run: "RunSummary") -> RenderableType:
     """Everything a run found, as a table with the small print under it."""
     table = Table(title=Text(run_title(run), style="bold"), title_justify="left")
     table.add_column("")
@@ -53,7 +54,7 @@ def run_report(run: RunSummary) -> RenderableType:
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def written_table(found: Written) -> RenderableType:
+def written_table(found: "Written") -> RenderableType:
     """What one image gave, with the small print under it."""
     rendered = " (RENDERED imagery)" if found.rendered else ""
     table = Table(title=Text(f"{found.raster}{rendered}", style="bold"), title_justify="left")
@@ -73,7 +74,7 @@ def written_table(found: Written) -> RenderableType:
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def published_report(made: Published) -> RenderableType:
+def published_report(made: "Published") -> RenderableType:
     """What the merged layers hold, and which files changed."""
     rendered = " (RENDERED imagery among them)" if made.rendered else ""
     lines = [
@@ -85,7 +86,7 @@ def published_report(made: Published) -> RenderableType:
     return Group(*(Text(line) for line in lines))
 
 
-def estimate_report(result: Estimate) -> RenderableType:
+def estimate_report(result: "Estimate") -> RenderableType:
     """An estimate from counts: figures, what they rest on, and which input to find out next."""
     title = "Estimate from counts" + (f", {result.site_id}" if result.site_id else "")
     figures = Table(title=Text(title + (f", {result.date}" if result.date else "")), title_justify="left")
@@ -121,8 +122,10 @@ def estimate_report(result: Estimate) -> RenderableType:
     return Group(*parts, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def backtest_report(result: Backtest) -> RenderableType:
+def backtest_report(result: "Backtest") -> RenderableType:
     """Every published figure beside its estimate, and how good the method is where nothing was taken from the row."""
+    from pipelines.backtest import WITHIN
+
     table = Table(title="Estimates from published counts alone", title_justify="left")
     for column in ("site", "date", "use", "figure", "published", "p50", "p5 - p95", "factor"):
         table.add_column(column, overflow="fold", justify="left" if column in ("site", "use", "figure") else "right")
@@ -148,7 +151,7 @@ def backtest_report(result: Backtest) -> RenderableType:
     return Group(table, summary, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def timeline_report(result: Timeline) -> RenderableType:
+def timeline_report(result: "Timeline") -> RenderableType:
     """A site over time: figures by date, what changed, how fast it was built, where it is heading."""
     name = f"{result.name} - RENDERED IMAGERY, not photographs" if result.rendered else result.name
     shown = [what for what in FIGURES if any(what in moment.figures for moment in result.moments)]
@@ -186,7 +189,9 @@ def timeline_report(result: Timeline) -> RenderableType:
     return Group(*parts, *(Padding(Text(f"note: {note}"), (0, 0, 0, 1)) for note in result.notes))
 
 
-def comparison_table(ours: Timeline, name: str, snapshot: Snapshot, compared: Sequence[Comparison]) -> RenderableType:
+def comparison_table(
+    ours: "Timeline", name: str, snapshot: "Snapshot", compared: Sequence["Comparison"]
+) -> RenderableType:
     """Our estimates beside the reference's figures, which are those of its latest date by then."""
     title = f"{ours.name} beside {name}" + (" - RENDERED IMAGERY, not photographs" if ours.rendered else "")
     table = Table(title=Text(title, style="bold"), title_justify="left")
@@ -210,8 +215,10 @@ def comparison_table(ours: Timeline, name: str, snapshot: Snapshot, compared: Se
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def speed_table(snapshot: Snapshot, speeds: Sequence[BuildSpeed]) -> RenderableType:
+def speed_table(snapshot: "Snapshot", speeds: Sequence["BuildSpeed"]) -> RenderableType:
     """Months from ground-break to each capacity, as well as the reference's dates tell."""
+    from pipelines.timeline import MILESTONES_MW
+
     table = Table(title="Months from ground-break to IT power", title_justify="left")
     for column in ("site", "owner", "begun"):
         table.add_column(column, overflow="fold")
@@ -228,7 +235,7 @@ def speed_table(snapshot: Snapshot, speeds: Sequence[BuildSpeed]) -> RenderableT
     return Group(table, Padding(Text(small_print), (0, 0, 0, 1)))
 
 
-def _projection_table(projection: Projection) -> Table:
+def _projection_table(projection: "Projection") -> Table:
     pace = _with_interval(projection.per_month, signed=True)
     title = f"If it goes on as from {projection.start} to {projection.end} ({pace} MW a month)"
     table = Table(title=title, title_justify="left")
@@ -243,7 +250,7 @@ def _projection_table(projection: Projection) -> Table:
     return table
 
 
-def _with_interval(interval: Interval, *, signed: bool = False) -> str:
+def _with_interval(interval: "Interval", *, signed: bool = False) -> str:
     values = (interval.p50, interval.p5, interval.p95)
     middle, low, high = (f"{'+' if signed and value > 0 else ''}{figure(value)}" for value in values)
     return f"{middle} ({low} - {high})" if low != high else middle
@@ -305,7 +312,7 @@ def measurement_report(found: "Measurement") -> RenderableType:
     return Group(*parts)
 
 
-def sites_table(sites: Sequence[Site]) -> Table:
+def sites_table(sites: Sequence["Site"]) -> Table:
     """Sites with what a user needs to choose one."""
     table = Table()
     for column in ("site", "name", "operator", "campus", "perimeter", "zones"):
@@ -317,7 +324,7 @@ def sites_table(sites: Sequence[Site]) -> Table:
     return table
 
 
-def ingested_table(taken: Sequence[Ingested]) -> Table:
+def ingested_table(taken: Sequence["Ingested"]) -> Table:
     """Scenes that the library took in, or held already."""
     table = Table()
     for column in ("scene", "acquired", "dated by", "GSD, m", "source", "licence", "released", ""):
@@ -337,8 +344,10 @@ def ingested_table(taken: Sequence[Ingested]) -> Table:
     return table
 
 
-def cue_report(found: Cue) -> RenderableType:
+def cue_report(found: "Cue") -> RenderableType:
     """What Sentinel-2 shows of each zone, with the small print under it."""
+    from pipelines.cue import AT_ONCE, THRESHOLD
+
     rendered = " (RENDERED imagery, not photographs)" if found.rendered else ""
     since = f"since {found.since}" if found.since else "since the first dates"
     table = Table(title=Text(f"{found.name}: change {since}{rendered}", style="bold"), title_justify="left")
@@ -362,7 +371,7 @@ def cue_report(found: Cue) -> RenderableType:
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
 
 
-def scenes_report(scenes: Sequence[Scene], counted: Sequence[str | None]) -> Table:
+def scenes_report(scenes: Sequence["Scene"], counted: Sequence[str | None]) -> Table:
     """Scenes that sources hold of a site.
 
     :param counted: of each, the weights that counted it; None where the archive does not hold it

@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.classes import BY_NAME, CLASSES, LETTERING
-from pipelines.capacity import Estimate
-from pipelines.census import Census, Interval
-from pipelines.documents import to_json
 from pipelines.scenes.dates import written_days
-from pipelines.scenes.selection import Taken
-from pipelines.scenes.types import FetchedScene
-from pipelines.sites import Site
+
+if TYPE_CHECKING:
+    from pipelines.capacity import Estimate
+    from pipelines.census import Census, Interval
+    from pipelines.scenes.selection import Taken
+    from pipelines.scenes.types import FetchedScene
+    from pipelines.sites import Site
 
 FIGURES = {
     "cooling_mw": "cooling, MW",
@@ -32,7 +33,7 @@ class Count:
 
     detected: int
     """Detections that are more likely real than not."""
-    expected: Interval
+    expected: "Interval"
     """Units that stand there."""
     fans: int | None
 
@@ -58,7 +59,7 @@ class RunSummary:
     counts: Mapping[str, Count]
     """By class; a class that could not be counted is absent and stands in `not_given`."""
     texts: tuple[str, ...]
-    figures: Mapping[str, Interval | None]
+    figures: Mapping[str, "Interval | None"]
     """By the names of `FIGURES`; None where the figure is not given, with the reason in `notes`."""
     accelerator: str | None
     binding: Mapping[str, float]
@@ -72,11 +73,13 @@ class RunSummary:
     released: date | None = None
     """When the imagery was published or delivered."""
     price: str = "unknown"
-    asked: Taken | None = None
+    asked: "Taken | None" = None
     """What was taken for the day asked for, if one was."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON."""
+        from pipelines.documents import to_json
+
         fields = asdict(dataclasses.replace(self, asked=None))
         if self.asked is not None:
             fields["asked"] = {"date": self.asked.asked, "off_days": self.asked.off_days, "in_words": str(self.asked)}
@@ -84,7 +87,9 @@ class RunSummary:
         return record
 
 
-def summarise(site: Site, fetched: FetchedScene, census: Census, estimate: Estimate, folder: Path) -> RunSummary:
+def summarise(
+    site: "Site", fetched: "FetchedScene", census: "Census", estimate: "Estimate", folder: Path
+) -> RunSummary:
     """Put together what a published run says."""
     scene = fetched.scene
     return RunSummary(
@@ -172,7 +177,7 @@ def figure(value: float) -> str:
     return f"{rounded:,.0f}" if abs(rounded) >= 100 or rounded.is_integer() else f"{rounded:g}"
 
 
-def written(interval: Interval) -> tuple[str, str]:
+def written(interval: "Interval") -> tuple[str, str]:
     """Return median and interval as text."""
     return figure(interval.p50), f"{figure(interval.p5)} - {figure(interval.p95)}"
 

@@ -13,7 +13,7 @@ import rasterio
 from pipelines.cue import HISTORY, Cue, change_index, cue, flagged_at, last_sharp_image
 from pipelines.errors import SceneError
 from pipelines.pictures import cue_picture
-from pipelines.scenes import StacSource
+from pipelines.scenes.stac import StacSource
 from pipelines.sites import Site
 from tests.pipelines.conftest import FileServer
 from tests.pipelines.simulated_sentinel import BROKEN, CLOUDED, HALF_CLOUDED, a_site, write_band, write_catalog

@@ -9,7 +9,7 @@ import shapely
 from rio_cogeo.cogeo import cog_validate
 
 from pipelines.sample import SAMPLES, SampleDate
-from pipelines.scenes import open_source
+from pipelines.scenes.sources import open_source
 from pipelines.settings import SAMPLE_CATALOG, Settings
 from pipelines.sites import load_site
 

@@ -15,7 +15,7 @@ from rasterio import Affine
 from rasterio.enums import Resampling
 
 from pipelines.errors import SceneError
-from pipelines.scenes import StacSource
+from pipelines.scenes.stac import StacSource
 from pipelines.sites import Site
 from tests.pipelines.conftest import FileServer
 from tests.pipelines.scenes.catalog_items import collection, earth_search_sentinel_2, planetary_computer_naip

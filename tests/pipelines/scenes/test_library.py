@@ -18,9 +18,10 @@ import rasterio.shutil
 from rasterio import Affine
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import LocalSource, StacSource
 from pipelines.scenes.dates import Days, parse_days
 from pipelines.scenes.library import Ingested, LibrarySource, Statement, ingest
+from pipelines.scenes.local import LocalSource
+from pipelines.scenes.stac import StacSource
 from pipelines.sites import Site, new_site
 from tests.pipelines.scenes.conftest import CENTRE, TRANSFORM, MakeRaster, area_around, make_site, noise
 

@@ -8,7 +8,7 @@ import pytest
 from rasterio import Affine
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import LocalSource
+from pipelines.scenes.local import LocalSource
 from pipelines.sites import Site
 from tests.pipelines.scenes.conftest import CENTRE, MakeRaster, area_around, make_site, noise
 

@@ -8,8 +8,8 @@ import pytest
 import rasterio
 
 from pipelines.errors import SceneError
-from pipelines.scenes import LocalSource
 from pipelines.scenes.georeference import footprint, open_raster
+from pipelines.scenes.local import LocalSource
 from pipelines.settings import ROOT
 from tests.pipelines.scenes.conftest import make_site
 

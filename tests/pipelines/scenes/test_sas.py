@@ -17,8 +17,8 @@ import pytest
 import rasterio
 
 from pipelines.errors import SourceError
-from pipelines.scenes import StacSource
 from pipelines.scenes.sas import AZURE_BLOBS, SasSigner
+from pipelines.scenes.stac import StacSource
 from tests.pipelines.scenes.catalog_items import planetary_computer_naip
 from tests.pipelines.scenes.conftest import area_around, noise
 

@@ -8,9 +8,9 @@ from rasterio import Affine
 
 from flows.cli import main
 from pipelines.errors import NoSceneError, SourceError
-from pipelines.scenes import LocalSource
 from pipelines.scenes.dates import parse_days
 from pipelines.scenes.library import LibrarySource, Statement, ingest
+from pipelines.scenes.local import LocalSource
 from pipelines.scenes.selection import Limits
 from pipelines.scenes.several import SeveralSources, open_sources
 from pipelines.sites import Site, new_site

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SourceError
-from pipelines.scenes import LocalSource, StacSource, open_source
+from pipelines.scenes.local import LocalSource
+from pipelines.scenes.sources import open_source
+from pipelines.scenes.stac import StacSource
 from pipelines.settings import SAMPLE_CATALOG
 from tests.pipelines.scenes.conftest import MakeRaster
 

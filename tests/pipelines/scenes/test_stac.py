@@ -12,7 +12,7 @@ import shapely
 from rasterio import Affine
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import StacSource
+from pipelines.scenes.stac import StacSource
 from pipelines.sites import Site
 from tests.pipelines.conftest import FileServer
 from tests.pipelines.scenes.conftest import CENTRE, MakeRaster, area_around, noise

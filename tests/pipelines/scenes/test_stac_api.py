@@ -12,8 +12,9 @@ from rasterio import Affine
 
 from flows.cli import main
 from pipelines.errors import NoSceneError
-from pipelines.scenes import StacSource, open_source
 from pipelines.scenes.selection import Limits
+from pipelines.scenes.sources import open_source
+from pipelines.scenes.stac import StacSource
 from pipelines.scenes.types import Scene
 from pipelines.sites import Site
 from tests.pipelines.conftest import FileServer

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import StacSource, open_source
 from pipelines.scenes.presets import preset
 from pipelines.scenes.selection import Limits
+from pipelines.scenes.sources import open_source
+from pipelines.scenes.stac import StacSource
 from pipelines.sites import Site
 from tests.pipelines.scenes.catalog_items import earth_search_sentinel_2, planetary_computer_naip, version_1_1
 from tests.pipelines.scenes.conftest import area_around

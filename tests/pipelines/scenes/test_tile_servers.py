@@ -19,7 +19,8 @@ import rasterio
 import shapely
 from rasterio import Affine
 
-from pipelines.scenes import FetchedScene, open_source
+from pipelines.scenes.sources import open_source
+from pipelines.scenes.types import FetchedScene
 from tests.pipelines.scenes.conftest import CENTRE, UTM, area_around, lonlat, make_site
 
 ROOT = Path(__file__).resolve().parents[3]

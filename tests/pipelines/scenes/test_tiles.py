@@ -25,9 +25,10 @@ from PIL import Image
 
 from flows.cli import main
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import TileSource, open_source
 from pipelines.scenes.cache import MARGIN_M
+from pipelines.scenes.sources import open_source
 from pipelines.scenes.tile_grid import TileRange, choose_level, named_levels, tiles_around
+from pipelines.scenes.tiles import TileSource
 from pipelines.sites import new_site
 from tests.pipelines.conftest import Answer, Asked, FileServer
 from tests.pipelines.scenes.conftest import area_around, lonlat, make_site
@@ -379,7 +380,7 @@ def test_a_fetch_that_was_killed_goes_on_where_it_was(pyramid, server, tmp_path)
 
     server.before = before
     code = (
-        "import pickle, sys; from pathlib import Path; from pipelines.scenes import TileSource;"
+        "import pickle, sys; from pathlib import Path; from pipelines.scenes.tiles import TileSource;"
         "source = TileSource(sys.argv[1], cache=Path(sys.argv[2]));"
         "site = pickle.loads(Path(sys.argv[3]).read_bytes());"
         "source.fetch(source.search(site)[0], site.perimeter)"

@@ -15,7 +15,7 @@ import shapely
 
 from flows.cli import main
 from pipelines.errors import NoSceneError, SceneError, SourceError
-from pipelines.scenes import open_source
+from pipelines.scenes.sources import open_source
 from pipelines.sites import new_site
 from tests.pipelines.conftest import Answer, Asked, FileServer
 from tests.pipelines.scenes.conftest import area_around, make_site
