@@ -38,7 +38,6 @@ Interval = tuple[datetime | None, datetime | None]
 """First and last moment, both included; None: open."""
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
-EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 TYPES: Mapping[str, Mapping[str, str]] = {
     "text": {"type": "string"},
     "number": {"type": "number"},

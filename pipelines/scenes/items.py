@@ -36,6 +36,7 @@ __all__ = [
     "cached_item",
     "is_item",
     "item_footprint",
+    "known_properties",
     "providers_line",
     "read_item",
     "safe_id",
@@ -273,20 +274,14 @@ def cached_item(
         "overwatt:coverage": mapping(coverage),
     }
     optional = {
-        "view:off_nadir": scene.off_nadir_deg,
-        "view:sun_azimuth": scene.sun_azimuth_deg,
-        "view:sun_elevation": scene.sun_elevation_deg,
-        "eo:cloud_cover": scene.cloud_cover_percent,
-        "attribution": scene.attribution or None,
-        "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
         "overwatt:price": None if scene.price == "unknown" else scene.price,
         "overwatt:parts": [
             {"href": public_href(one.href), "sha256": one.sha256, "placed": one.placed} for one in origins
         ]
         if len(origins) > 1
         else None,
-        "overwatt:acknowledged": scene.acknowledged or None,
     }
+    properties |= known_properties(scene)
     properties |= {name: value for name, value in optional.items() if value is not None}
     if scene.earliest is not None:
         properties |= when_properties(scene.acquired, scene.earliest)
@@ -319,6 +314,20 @@ def cached_item(
     # Through JSON, so that what is returned is what a reader of the file gets.
     document: dict[str, Any] = json.loads(json.dumps(item.to_dict(include_self_link=False)))
     return document
+
+
+def known_properties(scene: Scene) -> dict[str, Any]:
+    """Return what is known of how a scene was seen and may be used, as properties of an item; the rest is left out."""
+    optional = {
+        "view:off_nadir": scene.off_nadir_deg,
+        "view:sun_azimuth": scene.sun_azimuth_deg,
+        "view:sun_elevation": scene.sun_elevation_deg,
+        "eo:cloud_cover": scene.cloud_cover_percent,
+        "attribution": scene.attribution or None,
+        "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
+        "overwatt:acknowledged": scene.acknowledged or None,
+    }
+    return {name: value for name, value in optional.items() if value is not None}
 
 
 def item_footprint(item: pystac.Item) -> Polygon | MultiPolygon | None:

@@ -41,7 +41,14 @@ from pipelines.gdal_env import gdal_env
 from pipelines.scenes.cache import SceneCache
 from pipelines.scenes.dates import DAY_FORMS, Days
 from pipelines.scenes.georeference import open_raster, reading, refuse_far
-from pipelines.scenes.items import acquired_of, item_footprint, read_item, scene_from_item, when_properties
+from pipelines.scenes.items import (
+    acquired_of,
+    item_footprint,
+    known_properties,
+    read_item,
+    scene_from_item,
+    when_properties,
+)
 from pipelines.scenes.local import UNKNOWN_LICENCE, local_scene
 from pipelines.scenes.selection import choose_scenes, refuse_reversed
 from pipelines.scenes.types import FetchedScene, Scene, SceneProblem
@@ -319,17 +326,9 @@ def _item(scene: Scene, site: Site, said: Statement, image: Path, digest: str, s
         "overwatt:image_bytes": size,
         "overwatt:sites": [site.id],
     }
-    optional = {
-        "view:off_nadir": scene.off_nadir_deg,
-        "view:sun_azimuth": scene.sun_azimuth_deg,
-        "view:sun_elevation": scene.sun_elevation_deg,
-        "eo:cloud_cover": scene.cloud_cover_percent,
-        "attribution": scene.attribution or None,
-        "published": None if scene.released is None else f"{scene.released}T00:00:00Z",
-        "overwatt:acknowledged": scene.acknowledged or None,
-        "overwatt:stretch": None if scene.declared.stretch is None else [list(pair) for pair in scene.declared.stretch],
-    }
-    properties |= {name: value for name, value in optional.items() if value is not None}
+    properties |= known_properties(scene)
+    if scene.declared.stretch is not None:
+        properties["overwatt:stretch"] = [list(pair) for pair in scene.declared.stretch]
     properties |= when_properties(scene.acquired, scene.earliest)
     asset: dict[str, Any] = {
         "href": str(image) if in_place else f"./{image.name}",
