@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.rendering.canvas import Canvas, Truth
-from models.rendering.layouts import ground, plot
+from models.rendering.layouts import ground, plot, scatter
 from models.rendering.materials import Rng
 from models.rendering.objects import PlacedObject, PlacedText
 from models.rendering.sensor import Sensor, draw_sensor, lean_m, photograph, resampled
@@ -21,7 +21,12 @@ CELL_M = 0.15
 """Cell of the canvas that chips are painted on."""
 MARGIN_M = 14.4
 """Painted beyond the chip's edge, so that shadows and leaning objects enter from outside; a whole number of cells."""
-REAL_BACKGROUND_SHARE = 0.4
+REAL_BACKGROUND_SHARE = 0.5
+_SCATTERED = 0.6
+"""Share of the chips on a real background whose units stand straight on it; the others bring roof or yard along."""
+_ROOFS = "buildings"
+_ROOF_SHARE = 0.4
+"""How often a real background is one of those whose file name begins with `buildings`: units stand on roofs."""
 
 Split = Literal["train", "validation"]
 
@@ -55,7 +60,10 @@ def render_chip(seed: int, size_px: int = 448, split: Split = "train", backgroun
         canvas.albedo[:] = _real_ground(rng, backgrounds, side)
     else:
         ground(canvas, rng, float(rng.uniform(0, 180)))
-    plot(canvas, rng, validation, sparse=real)
+    if real and rng.random() < _SCATTERED:
+        scatter(canvas, rng, validation)
+    else:
+        plot(canvas, rng, validation, sparse=real)
     sensor = draw_sensor(rng, validation)
     product = photograph(canvas, sensor, rng)
     whole_px = round(side * CELL_M / CHIP_GSD_M)
@@ -68,7 +76,9 @@ def render_chip(seed: int, size_px: int = 448, split: Split = "train", backgroun
 
 def _real_ground(rng: Rng, backgrounds: Sequence[Path], side: int) -> npt.NDArray[np.float32]:
     """A real chip as ground: turned, mirrored to fill the canvas, its tone undone to something like reflectance."""
-    path = backgrounds[int(rng.integers(len(backgrounds)))]
+    roofs = [path for path in backgrounds if path.name.startswith(_ROOFS)]
+    pick = roofs if roofs and rng.random() < _ROOF_SHARE else backgrounds
+    path = pick[int(rng.integers(len(pick)))]
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError(f"{path} is not a picture that OpenCV can read")

@@ -180,6 +180,51 @@ def generators(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m:
             canvas.box(at.at(-unit_m * 0.3, across_m * 0.2), 0.6, 0.6, np.full(3, 0.25), 1.5)
 
 
+def generator_sets(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Diesel generators in rows, with radiators of every look at one end: what a packaged unit's fan array is at 0.5 m.
+
+    A radiator is a dark opening, a louvre, a grating or a hood, as wide as the enclosure or less, never round fans.
+    """
+    unit_m, across_m = float(rng.uniform(4.5, 14)), float(rng.uniform(1.8, 3.6))
+    high_m = float(rng.uniform(2.2, 4.5))
+    colour = _vivid(rng) if rng.random() < 0.15 else _bright(rng, 0.2, 0.95)
+    radiator_m = unit_m * float(rng.uniform(0.08, 0.35))
+    wide_m = across_m * float(rng.uniform(0.55, 0.98))
+    level = float(rng.uniform(0.02, 0.35))
+    slat_m, along = float(rng.uniform(0.3, 1.2)), rng.random() < 0.5
+    louvred, grated = rng.random() < 0.45, rng.random() < 0.25
+    tank_m = float(rng.uniform(0.0, 0.8)) if rng.random() < 0.4 else 0.0
+    gap_u, gap_v = float(rng.uniform(0.8, 8)), float(rng.uniform(0.8, 6))
+    flip = rng.random() < 0.5
+    for row, v in enumerate(
+        np.arange(-width_m / 2 + across_m / 2, width_m / 2 - across_m / 2 + 0.01, across_m + gap_v)
+    ):
+        for u in np.arange(-length_m / 2 + unit_m / 2, length_m / 2 - unit_m / 2 + 0.01, unit_m + gap_u):
+            if rng.random() < 0.1:
+                continue
+            at = frame.at(u, v, 180.0 * (flip and row % 2))
+            if tank_m:
+                canvas.box(at, unit_m + tank_m, across_m + tank_m, _bright(rng, 0.1, 0.5), 0.8)
+            top_m = canvas.base_m(at) + high_m
+            with canvas.patch(at, unit_m, across_m) as patch:
+                if patch is None:
+                    continue
+                patch.paint(patch.rectangle(unit_m, across_m), colour * rng.uniform(0.95, 1.05), top_m)
+                end = patch.rectangle(radiator_m, wide_m, unit_m / 2 - radiator_m / 2 - 0.1)
+                patch.paint(end, np.full(3, level), top_m - float(rng.uniform(0.0, 0.8)))
+                across = np.mod((patch.u_m if along else patch.v_m) + 100, slat_m) < 0.5 * slat_m
+                if grated:
+                    across |= np.mod((patch.v_m if along else patch.u_m) + 100, slat_m) < 0.4 * slat_m
+                if louvred or grated:
+                    patch.paint(end & across, colour * 0.7)
+            pipe_m = float(rng.uniform(0.2, 0.5))
+            stack = at.at(unit_m * float(rng.uniform(-0.4, 0.2)), across_m * float(rng.uniform(-0.3, 0.3)))
+            if rng.random() < 0.8:
+                canvas.box(stack, 2 * pipe_m, 2 * pipe_m, _bright(rng, 0.08, 0.5), float(rng.uniform(0.5, 3.0)))
+            if rng.random() < 0.4:
+                canvas.box(stack, float(rng.uniform(1.0, 3.0)), 3 * pipe_m, _bright(rng, 0.15, 0.6), 0.7)
+
+
 def tanks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
     """Round tanks, from water tanks to oil storage, with a rim and sometimes a floating roof."""
     radius_m = float(rng.uniform(1.5, min(14.0, width_m / 2)))
@@ -483,7 +528,9 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     cars,
     solar,
     generators,
-    generators,
+    generator_sets,
+    generator_sets,
+    generator_sets,
     tanks,
     switchyard,
     court,
@@ -502,6 +549,7 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     marina,
     mobile_homes,
     mobile_homes,
+    piano_keys,
     piano_keys,
     piano_keys,
 )

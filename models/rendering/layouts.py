@@ -465,3 +465,53 @@ def plot(canvas: Canvas, rng: Rng, validation: bool, sparse: bool = False) -> No
                 block(canvas, rng, at.at(0, 0, 90.0 if turned else 0.0), size[0], size[1], validation)
             v += width + float(rng.uniform(1, 9))
         u += length_m + float(rng.uniform(2, 14))
+
+
+def scatter(canvas: Canvas, rng: Rng, validation: bool) -> None:
+    """Put small groups of units straight onto what the canvas shows, a real photograph: no roof or yard of their own.
+
+    Most real cooling units stand on roofs that no renderer draws; here only the unit, its shadow and some ducts are
+    rendered. Groups keep to the cells of a loose grid, so that none stands on another.
+    """
+    width_m, height_m = canvas.extent_m
+    # Photographs show more streets and roofs along their edges than across, and units follow the roofs.
+    heading_deg = float(rng.normal(0, 2) if rng.random() < 0.5 else rng.uniform(0, 180))
+    middle = Frame(width_m / 2, height_m / 2, heading_deg)
+    cell_m = float(rng.uniform(17, 30))
+    reach = int(0.72 * max(width_m, height_m) / cell_m)
+    wanted = float(rng.uniform(0.08, 0.5))
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            at = middle.at(
+                (row + float(rng.uniform(-0.1, 0.1))) * cell_m,
+                (column + float(rng.uniform(-0.1, 0.1))) * cell_m,
+                float(rng.choice([0, 90, 180, 270])) + (float(rng.uniform(0, 90)) if rng.random() < 0.15 else 0.0),
+            )
+            near = -10 < at.x_m < width_m + 10 and -10 < at.y_m < height_m + 10
+            if near and rng.random() < wanted:
+                _group(canvas, rng, at, 0.8 * cell_m, validation)
+
+
+def _group(canvas: Canvas, rng: Rng, frame: Frame, side_m: float, validation: bool) -> None:
+    """One group of units of the same kind within `side_m` squared, or something that is not counted."""
+    # What stands on a roof is as high above the ground as the roof; here the photograph is flat, so only the unit is.
+    if rng.random() < 0.5:
+        ducts(canvas, rng, frame, side_m, side_m, int(rng.integers(1, 6)))
+    kind = rng.choice(5, p=[0.38, 0.17, 0.17, 0.05, 0.23])
+    if kind == 0:
+        enclosed_bank(canvas, rng, frame, side_m * 0.95, side_m * 0.8)
+    elif kind == 1:
+        look = packaged_look(rng)
+        pitch_m = look.width_m + float(rng.uniform(1.0, 6.0))
+        number = min(int(rng.integers(1, 4)), int(side_m / pitch_m))
+        if look.length_m < side_m:
+            for place in range(number):
+                at = frame.at(0, (place - (number - 1) / 2) * pitch_m, 180.0 * int(rng.integers(2)))
+                packaged_unit(canvas, rng, at, look if rng.random() < 0.85 else replace(look, columns=0))
+    elif kind == 2:
+        chiller_rows(canvas, rng, frame, side_m, side_m, chiller_style(rng, validation), count=int(rng.integers(1, 6)))
+    elif kind == 3:
+        _dry_cooler_banks(canvas, rng, frame, side_m, side_m * 0.6)
+    else:
+        painters = (*confusers.ROOF_CONFUSERS, confusers.generator_sets, confusers.generator_sets, confusers.containers)
+        painters[rng.integers(len(painters))](canvas, rng, frame, side_m * 0.9, side_m * float(rng.uniform(0.3, 0.9)))

@@ -11,20 +11,31 @@ from models.training.chip_pool import PooledChip
 CROP_PX = 256
 _NEGATIVES = 0.3
 """Share of crops that show ground with nothing to find, real or rendered."""
-
-
+_REAL = 0.2
+"""Share of crops of real imagery with labels, where there is any."""
+_SCALES = (0.8, 1.25)
+"""Range by which real imagery is made larger or smaller: as many other sizes of the same units and other GSDs."""
 _DISTANT = 0.06
 """Share of crops at a third of the resolution, as the engine's second pass for large lettering sees the ground."""
 _DISTANCE = 3
 
 
 def draw_crop(
-    rng: np.random.Generator, chips: Sequence[PooledChip], backgrounds: Sequence[np.ndarray]
+    rng: np.random.Generator,
+    chips: Sequence[PooledChip],
+    backgrounds: Sequence[np.ndarray],
+    real: Sequence[PooledChip] = (),
 ) -> tuple[np.ndarray, Labels]:
-    """One augmented crop, uint8 (CROP_PX, CROP_PX, 3), and its labels; a pure function of the generator's state."""
+    """One augmented crop, uint8 (CROP_PX, CROP_PX, 3), and its labels; a pure function of the generator's state.
+
+    `chips` are rendered, at least CROP_PX a side; `backgrounds` hold nothing; `real` is labelled imagery of any size at
+    the detector's GSD.
+    """
     choice = rng.random()
     if backgrounds and choice < _NEGATIVES:
-        image, labels = backgrounds[int(rng.integers(len(backgrounds)))], Labels.of()
+        image, labels = _turned_ground(rng, backgrounds[int(rng.integers(len(backgrounds)))]), Labels.of()
+    elif real and choice < _NEGATIVES + _REAL:
+        image, labels = _real(rng, real[int(rng.integers(len(real)))], backgrounds)
     elif choice > 1 - _DISTANT:
         image, labels = _distant(rng, chips)
     else:
@@ -84,6 +95,60 @@ def tint(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         noise = rng.normal(0, rng.uniform(1, 5), image.shape[:2]).astype(np.float32)
         image = np.clip(image + noise[:, :, None], 0, 255).astype(np.uint8)
     return image
+
+
+def _turned_ground(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
+    """Ground at any heading and another scale, mirrored beyond its edge: a few hundred are soon known by heart."""
+    if rng.random() < 0.4:
+        return ground
+    middle = np.array(ground.shape[1::-1]) / 2
+    move = _similarity(middle, np.full(2, CROP_PX / 2), float(rng.uniform(0, 360)), _scale(rng))
+    return _warped(ground, move)
+
+
+def _real(rng: np.random.Generator, chip: PooledChip, backgrounds: Sequence[np.ndarray]) -> tuple[np.ndarray, Labels]:
+    """A crop of labelled imagery at any heading and another scale; beyond its edge lies a ground that holds nothing."""
+    size = np.array(chip.image.shape[1::-1])
+    rows = np.concatenate([chip.labels.objects, chip.labels.texts])
+    anchor = rng.uniform(0, size)
+    if len(rows) and rng.random() < 0.7:
+        anchor = rows[int(rng.integers(len(rows))), [X, Y]]
+    target = rng.uniform(0.2 * CROP_PX, 0.8 * CROP_PX, 2)
+    turn_deg, scale = float(rng.uniform(0, 360)), _scale(rng)
+    move = _similarity(anchor, target, turn_deg, scale)
+    if backgrounds:
+        image = backgrounds[int(rng.integers(len(backgrounds)))].copy()
+    else:
+        image = np.zeros((CROP_PX, CROP_PX, 3), dtype=np.uint8)
+    inside = _warped(np.full(chip.image.shape[:2], 255, dtype=np.uint8), move, cv2.BORDER_CONSTANT) > 127
+    image[inside] = _warped(chip.image, move)[inside]
+
+    def moved(table: np.ndarray) -> np.ndarray:
+        table = table.copy()
+        table[:, [X, Y]] = table[:, [X, Y]] @ move[:, :2].T + move[:, 2]
+        table[:, [LENGTH, WIDTH]] *= scale
+        table[:, HEADING] += turn_deg
+        return table
+
+    return image, _each(chip.labels, moved, turned=True)
+
+
+def _warped(image: np.ndarray, move: np.ndarray, beyond: int = cv2.BORDER_REFLECT) -> np.ndarray:
+    """A crop of the image moved by a 2 x 3 matrix of positions, whose pixel 0 reaches from 0 to 1."""
+    by_index = move.copy()  # OpenCV's pixel 0 lies at 0
+    by_index[:, 2] += 0.5 * move[:, :2].sum(axis=1) - 0.5
+    return np.asarray(cv2.warpAffine(image, by_index, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=beyond))
+
+
+def _scale(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(*np.log(_SCALES))))
+
+
+def _similarity(source: np.ndarray, target: np.ndarray, turn_deg: float, scale: float) -> np.ndarray:
+    """The 2 x 3 matrix that turns clockwise by `turn_deg`, scales, and takes the point `source` to `target`."""
+    sine, cosine = scale * np.sin(np.deg2rad(turn_deg)), scale * np.cos(np.deg2rad(turn_deg))
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([linear, target - linear @ source])
 
 
 def _distant(rng: np.random.Generator, chips: Sequence[PooledChip]) -> tuple[np.ndarray, Labels]:

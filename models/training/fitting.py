@@ -76,8 +76,11 @@ def fit(
     progress: Callable[[FitReport], None] | None = None,
     checkpoint_every_s: float = 120.0,
     start: Mapping[str, torch.Tensor] | None = None,
+    real: Sequence[PooledChip] = (),
 ) -> tuple[DetectorNet, int]:
     """Train from `start` or from random weights, or go on from `checkpoint`.
+
+    `chips`, `backgrounds` and `real` are those of `models.training.crops.draw_crop`.
 
     Returns the network with averaged weights and the number of steps made.
 
@@ -98,7 +101,7 @@ def fit(
     reported, counted = time.monotonic(), 0
     saved = last = time.monotonic()
     net.train()
-    with _batches(chips, backgrounds, recipe, first=step) as batches:
+    with _batches(chips, backgrounds, real, recipe, first=step) as batches:
         while (fraction := _fraction(recipe, step, spent_s)) < 1:
             images, targets = next(batches)
             for group in optimiser.param_groups:
@@ -178,7 +181,11 @@ def _average(average: DetectorNet, net: DetectorNet, step: int) -> None:
 
 @contextlib.contextmanager
 def _batches(
-    chips: Sequence[PooledChip], backgrounds: Sequence[np.ndarray], recipe: FitRecipe, first: int
+    chips: Sequence[PooledChip],
+    backgrounds: Sequence[np.ndarray],
+    real: Sequence[PooledChip],
+    recipe: FitRecipe,
+    first: int,
 ) -> Iterator[Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
     """Endless batches from step `first` on, made by a thread that stays a few steps ahead."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=4)
@@ -188,7 +195,7 @@ def _batches(
         step = first
         while not stopped.is_set():
             try:
-                item: Any = make_batch(chips, backgrounds, recipe, step)
+                item: Any = make_batch(chips, backgrounds, recipe, step, real)
             except BaseException as error:  # noqa: BLE001, handed over to the reader, which raises it
                 item = error
             while not stopped.is_set():
@@ -214,14 +221,18 @@ def _batches(
 
 
 def make_batch(
-    chips: Sequence[PooledChip], backgrounds: Sequence[np.ndarray], recipe: FitRecipe, step: int
+    chips: Sequence[PooledChip],
+    backgrounds: Sequence[np.ndarray],
+    recipe: FitRecipe,
+    step: int,
+    real: Sequence[PooledChip] = (),
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Images uint8 (batch, CROP_PX, CROP_PX, 3) and stacked targets of one step."""
     # A run that starts from weights must not see the very crops again that those were trained on.
     rng = np.random.default_rng([recipe.seed, step, *bytes.fromhex(recipe.start)[:4]])
     images, targets = [], []
     for _ in range(recipe.batch):
-        image, labels = draw_crop(rng, chips, backgrounds)
+        image, labels = draw_crop(rng, chips, backgrounds, real)
         images.append(image)
         targets.append(make_targets(labels, CROP_PX, CROP_PX))
     stacked = {

@@ -59,8 +59,8 @@ def train_detector(
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
-    without suffix, that do show some: they are not used as negatives. `also` are pools of earlier trainings whose
-    chips are shown, and measured on, as well.
+    without suffix, that do show some: they are used neither as ground nor as negatives. `also` are pools of earlier
+    trainings whose chips are shown, and measured on, as well.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
     and `DeviceError`.
@@ -71,6 +71,7 @@ def train_detector(
     arithmetic = resolve_precision(precision, place)
     report = progress or _log
     shown, held_out = split_backgrounds(backgrounds)
+    shown = tuple(path for path in shown if path.stem not in set(leave_out))
 
     pool = PoolRecipe(seed=seed, size_px=CHIP_PX, backgrounds="" if backgrounds is None else str(backgrounds))
     rendering = _rendering(report, chips + validation_chips)
@@ -93,8 +94,7 @@ def train_detector(
     earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
     rendered = [read_chip(path) for path in [*train_paths, *earlier]]
     empty = empty_windows(rendered)
-    negatives = [path for path in shown if path.stem not in set(leave_out)]
-    grounds = [read_background(path, CROP_PX) for path in negatives] + empty
+    grounds = [read_background(path, CROP_PX) for path in shown] + empty
     net, made = fit(
         rendered,
         grounds,
@@ -119,7 +119,7 @@ def train_detector(
         "steps_made": made,
         "precision": str(arithmetic).removeprefix("torch."),
         "backgrounds": len(shown),
-        "backgrounds_not_negatives": sorted(set(leave_out)),
+        "backgrounds_left_out": sorted(set(leave_out)),
         "rendered_grounds": len(empty),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only",
         **asdict(recipe),

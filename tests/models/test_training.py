@@ -91,6 +91,39 @@ def test_crops_are_repeatable_and_hold_negatives() -> None:
     assert 11 <= empty <= 25
 
 
+def test_labels_of_real_imagery_follow_their_pixels_at_any_heading_and_scale() -> None:
+    # A dark bar with a light end on white, of another size than a crop; red ground beyond its edge.
+    image = np.full((200, 300, 3), 255, dtype=np.uint8)
+    image[80:100, 100:160] = 0
+    image[80:100, 150:160] = 120
+    bar = PlacedObject("gas_turbine", 130, 90, 60, 20, 90, 0)
+    word = PlacedText("A", 130, 90, 60, 20, 90)
+    chip = PooledChip(image, Labels.of([bar], [word], [bar]), 0.3)
+    ground = np.zeros((CROP_PX, CROP_PX, 3), dtype=np.uint8)
+    ground[..., 0] = 200
+    scales, shown = set(), 0
+    for seed in range(60):
+        crop, labels = draw_crop(np.random.default_rng([6, seed]), [chip_of_nothing()], [ground], [chip])
+        if not len(labels.objects) or not (labels.objects[0, [X, Y]] > 60).all():
+            continue
+        row = labels.texts[0]
+        if not (row[[X, Y]] < CROP_PX - 60).all():
+            continue
+        shown += 1
+        scales.add(round(float(row[LENGTH]), 1))
+        assert labels.ignored[0].tolist() == labels.objects[0].tolist()
+        away = np.array([np.sin(np.deg2rad(row[HEADING])), -np.cos(np.deg2rad(row[HEADING]))]) * row[LENGTH]
+        middle, end, beyond = (crop[tuple((row[[Y, X]] + k * away[::-1]).astype(int))].mean() for k in (0, 0.42, 0.58))
+        # Tinted, so only their order is known.
+        assert middle < end < beyond
+    assert shown > 3
+    assert min(scales) < 60 < max(scales)
+
+
+def chip_of_nothing() -> PooledChip:
+    return PooledChip(np.full((288, 288, 3), 90, dtype=np.uint8), Labels.of(), 0.3)
+
+
 class DyingChips(list[PooledChip]):
     """Chips whose storage fails after a number of reads, as a machine that goes down does."""
 
