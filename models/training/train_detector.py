@@ -59,7 +59,7 @@ def train_detector(
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
-    without suffix, that do show some: they are used neither as ground nor as negatives. `also` are pools of earlier
+    without suffix, that do show some: they are used for nothing. `also` are pools of earlier
     trainings whose chips are shown, and measured on, as well.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
@@ -71,7 +71,7 @@ def train_detector(
     arithmetic = resolve_precision(precision, place)
     report = progress or _log
     shown, held_out = split_backgrounds(backgrounds)
-    shown = tuple(path for path in shown if path.stem not in set(leave_out))
+    shown, held_out = (tuple(path for path in part if path.stem not in set(leave_out)) for part in (shown, held_out))
 
     pool = PoolRecipe(seed=seed, size_px=CHIP_PX, backgrounds="" if backgrounds is None else str(backgrounds))
     rendering = _rendering(report, chips + validation_chips)

@@ -213,7 +213,8 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
     detector = Detector.load(output, "cpu")
     assert detector.card.recipe["steps_made"] == 1
     assert detector.card.recipe["chips_of_earlier_pools"] == 1
-    assert detector.card.recipe["backgrounds_not_negatives"] == ["field01"]
+    assert detector.card.recipe["backgrounds_left_out"] == ["field01"]
+    assert detector.card.recipe["backgrounds"] == 7
     assert set(detector.card.calibration) == set(detector.card.recall) == set(CLASSES)
     assert detector.card.metrics["real_backgrounds"]["images"] == 1
     assert {state.stage for state in seen} >= {"rendering", "evaluating"}
