@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ KIND = "reader"
 """What the card of the reader's weights calls itself."""
 _BATCH = 32
 """Crops per batch (each is read twice): some 60 MB of activations at the widest crop."""
+_WIDTHS = (1.0, 0.8, 0.65, 1.3)
+"""Each crop is read as it is, squeezed and drawn out, and the likeliest text kept: wide, heavy letters lose a symbol
+at their own width, narrow ones when squeezed. Of 200 held-out words of 17 to 33 px 183 are right instead of 174."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,22 @@ class Reader:
 
 @torch.inference_mode()
 def transcribe(net: ReaderNet, crops: Sequence[np.ndarray], device: str = "cpu") -> list[tuple[str, float, bool]]:
-    """Likeliest text of each crop over both ways up, its log-probability, and whether the crop was upside down."""
+    """Likeliest text of each crop, its log-probability, and whether the crop was upside down.
+
+    Both ways up and four widths are tried.
+    """
+    readings = [_transcribe_once(net, [_widened(crop, width) for crop in crops], device) for width in _WIDTHS]
+    return [max(each, key=lambda reading: reading[1]) for each in zip(*readings, strict=True)]
+
+
+def _widened(crop: np.ndarray, factor: float) -> np.ndarray:
+    if factor == 1.0:
+        return crop
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(crop, (max(1, round(crop.shape[1] * factor)), crop.shape[0]), interpolation=how))
+
+
+def _transcribe_once(net: ReaderNet, crops: Sequence[np.ndarray], device: str) -> list[tuple[str, float, bool]]:
     found: dict[int, tuple[str, float, bool]] = {}
     # Those of one width together, so that little of a batch is padding.
     by_width = sorted(range(len(crops)), key=lambda i: crops[i].shape[1])

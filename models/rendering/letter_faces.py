@@ -1,11 +1,13 @@
 """Faces that painted lettering is drawn with: one glyph in, its coverage out.
 
-No font file is needed: four faces are drawn from stroke skeletons kept here, `aileron` is the face inside Pillow, and
-`opencv` the face inside OpenCV (Rubik in OpenCV 5, Hershey strokes in OpenCV 4). `opencv` is held out of training, so
-that accuracy is also known on a type family that the reader never saw.
+No font file is kept here: four faces are drawn from stroke skeletons, `aileron` is the face inside Pillow, `opencv` the
+face inside OpenCV (Rubik in OpenCV 5, Hershey strokes in OpenCV 4), and the others come with Matplotlib (DejaVu, STIX,
+Computer Modern). Faces of two families are held out of training, so that accuracy is also known on type that the reader
+never saw. Type faces have small letters, stroke faces have capitals only.
 """
 
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,9 +16,22 @@ from PIL import Image, ImageDraw, ImageFont
 SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 """Characters that can be painted, apart from the space."""
 STROKE_FACES = ("block", "rounded", "slab", "pixel")
-TRAINING_FACES = (*STROKE_FACES, "aileron")
-HELD_OUT_FACES = ("opencv",)
+_FILES = {
+    "dejavu_sans": "DejaVuSans.ttf",
+    "dejavu_sans_bold": "DejaVuSans-Bold.ttf",
+    "dejavu_mono_bold": "DejaVuSansMono-Bold.ttf",
+    "dejavu_serif": "DejaVuSerif.ttf",
+    "dejavu_serif_bold": "DejaVuSerif-Bold.ttf",
+    "computer_modern_sans": "cmss10.ttf",
+    "computer_modern_bold": "cmb10.ttf",
+    "stix_bold": "STIXGeneralBol.ttf",
+}
+"""Font files among those of Matplotlib."""
+HELD_OUT_FACES = ("opencv", "stix_bold")
+TRAINING_FACES = (*STROKE_FACES, "aileron", *(face for face in _FILES if face not in HELD_OUT_FACES))
 FACES = (*TRAINING_FACES, *HELD_OUT_FACES)
+_HAIRLINES = ("dejavu_serif", "dejavu_serif_bold", "computer_modern_bold", "stix_bold")
+"""Faces whose thinnest strokes are too thin to be painted thinner."""
 
 # Skeletons on a grid of 5 x 7 nodes: "xy" with x 0..4 rightwards and y 0..6 downwards; "|" lifts the pen.
 _SKELETONS = {
@@ -83,10 +98,12 @@ _GLYPH_WIDTH = 0.64
 
 
 def glyph(symbol: str, face: str, height_px: int, weight: float, stretch: float, alternate: bool) -> np.ndarray:
-    """Coverage of one symbol, uint8 0..255 of shape (1.5 height_px, w): cap height in the middle, tight left and right.
+    """Coverage of one symbol, uint8 0..255 of shape (1.75 height_px, w), tight left and right.
+
+    A quarter of the cap height is free above the capitals, a half below their baseline.
 
     Args:
-        symbol: one of `SYMBOLS`.
+        symbol: one of `SYMBOLS`, or the small letter of one for a type face.
         face: one of `FACES`.
         height_px: cap height.
         weight: stroke width over cap height (the face `pixel` has none of its own).
@@ -115,7 +132,7 @@ def _stroke_glyph(symbol: str, face: str, height_px: int, weight: float, stretch
     # A grid wide enough that strokes of a heavy pen do not run into each other.
     width = max(_GLYPH_WIDTH * stretch * _WIDTHS.get(symbol, 1.0) * height_px, pen * (1.0 if symbol in "I1" else 2.6))
     pad = height_px // 4
-    mask = np.zeros((height_px + 2 * pad, int(width) + 2 * pad), np.uint8)
+    mask = np.zeros((height_px + 3 * pad, int(width) + 2 * pad), np.uint8)
     scale = np.array([max(width - pen, 1.0) / 4, (height_px - pen) / 6])
     offset = np.array([pad + pen / 2, pad + pen / 2])
     square_pen = face != "rounded"
@@ -162,18 +179,16 @@ def _pixel_glyph(symbol: str, height_px: int, stretch: float, alternate: bool) -
     width = max(5, round(height_px * _GLYPH_WIDTH * stretch * 1.1))
     pad = height_px // 4
     mask = cv2.resize(cells, (width, height_px), interpolation=cv2.INTER_NEAREST)
-    return cv2.copyMakeBorder(mask, pad, pad, 0, 0, cv2.BORDER_CONSTANT, value=0)
+    return cv2.copyMakeBorder(mask, pad, 2 * pad, 0, 0, cv2.BORDER_CONSTANT, value=0)
 
 
 @cache
 def _type_master(symbol: str, face: str) -> np.ndarray:
-    """A type face's glyph at a cap height of 128 px on a canvas of 192 rows, baseline at row 160."""
-    canvas = np.zeros((192, 384), np.uint8)
-    if face == "aileron":
-        # Aileron's capitals are 0.71 of its size.
-        font = ImageFont.load_default(128 / 0.71)
+    """A type face's glyph at a cap height of 128 px on a canvas of 224 rows, baseline at row 160."""
+    canvas = np.zeros((224, 384), np.uint8)
+    if face != "opencv":
         image = Image.fromarray(canvas)
-        ImageDraw.Draw(image).text((96, 160), symbol, fill=255, font=font, anchor="ls")
+        ImageDraw.Draw(image).text((96, 160), symbol, fill=255, font=_font(face), anchor="ls")
         return np.array(image)
     scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_DUPLEX, 128, 12)
     cv2.putText(canvas, symbol, (96, 160), cv2.FONT_HERSHEY_DUPLEX, scale, 255, 12, cv2.LINE_AA)
@@ -182,30 +197,51 @@ def _type_master(symbol: str, face: str) -> np.ndarray:
     top, bottom = float(rows[0]), float(rows[-1] + 1)
     factor = 128 / (bottom - top)
     matrix = np.array([[factor, 0, 96 * (1 - factor)], [0, factor, 160 - factor * bottom]])
-    return cv2.warpAffine(canvas, matrix, (384, 192), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(canvas, matrix, (384, 224), flags=cv2.INTER_LINEAR)
+
+
+@cache
+def _font(face: str) -> ImageFont.FreeTypeFont:
+    """The face at the size at which its capitals are 128 px high."""
+    probe = _font_of_size(face, 1000)
+    return _font_of_size(face, 128 * 1000 / -probe.getbbox("H", anchor="ls")[1])
+
+
+def _font_of_size(face: str, size_px: float) -> ImageFont.FreeTypeFont:
+    if face == "aileron":
+        font = ImageFont.load_default(size_px)
+        assert isinstance(font, ImageFont.FreeTypeFont), "Pillow without FreeType has no face to scale"
+        return font
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / _FILES[face]), size_px)
 
 
 @cache
 def _opencv_cap() -> np.ndarray:
     """Which rows OpenCV's capital H covers on the canvas of `_type_master`, before it is brought to size."""
-    canvas = np.zeros((192, 384), np.uint8)
+    canvas = np.zeros((224, 384), np.uint8)
     scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_DUPLEX, 128, 12)
     cv2.putText(canvas, "H", (96, 160), cv2.FONT_HERSHEY_DUPLEX, scale, 255, 12, cv2.LINE_AA)
     return canvas.max(axis=1) > 127
 
 
-_TYPE_WEIGHT = {"aileron": 0.125, "opencv": 0.2}
-"""Stroke width of the type faces as they come, over cap height."""
+@cache
+def _type_weight(face: str) -> float:
+    """Stroke width of a type face as it comes, over cap height: the stem of its capital I, halfway up."""
+    return float((_type_master("I", face)[96] > 127).sum() / 128)
 
 
 def _type_glyph(symbol: str, face: str, height_px: int, weight: float, stretch: float) -> np.ndarray:
     """A type face's glyph, made bolder or lighter by growing or shrinking its ink, then stretched as a whole."""
     master = _type_master(symbol, face)
-    # Half of the change on each side; never shrunk by more than a third of the stroke, so no stroke breaks.
-    grow = round(max(weight - _TYPE_WEIGHT[face], -0.35 * _TYPE_WEIGHT[face]) * 128 / 2)
+    # Half of the change on each side; no thin stroke may break and no small letter's eye close.
+    stem = _type_weight(face)
+    thinner = 0.0 if face in _HAIRLINES else -0.3 * stem
+    grow = round(float(np.clip(weight - stem, thinner, 0.08 if symbol.islower() else 0.12)) * 128 / 2)
     if grow:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(grow) + 1, 2 * abs(grow) + 1))
         master = cv2.dilate(master, kernel) if grow > 0 else cv2.erode(master, kernel)
-    rows = height_px + 2 * (height_px // 4)
+    rows = height_px + 3 * (height_px // 4)
     columns = max(8, round(384 * stretch * height_px / 128))
     return cv2.resize(master, (columns, rows), interpolation=cv2.INTER_AREA)

@@ -6,11 +6,12 @@ generator; the names that the reader is judged by never occur among the random t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from models.rendering.letter_faces import FACES, HELD_OUT_FACES, SYMBOLS, TRAINING_FACES, glyph
+from models.rendering.letter_faces import FACES, HELD_OUT_FACES, STROKE_FACES, SYMBOLS, TRAINING_FACES, glyph
 
 __all__ = [
     "FACES",
@@ -44,14 +45,17 @@ class LetteringStyle:
     """Height of an unpainted band across the lower half, as stencil bridges and roof seams leave; 0 for none."""
     alternate: bool = False
     """Other letter forms of the stroke faces: flat A, slashed zero, serifed I, square O."""
+    case: Literal["upper", "title", "lower"] = "upper"
+    """Which letters of a type face are painted small; the text that a word stands for is in capitals all the same."""
 
 
 def word_mask(text: str, letter_height_px: float, style: LetteringStyle) -> np.ndarray:
     """Coverage of a painted word.
 
     Args:
-        text: characters of `SYMBOLS` and spaces; lower case is painted as capitals.
-        letter_height_px: height of the ink; may be fractional, the array is rounded to whole pixels.
+        text: characters of `SYMBOLS` and spaces; small letters stand for capitals.
+        letter_height_px: height of the ink, from the highest letter's top to the foot of the one that reaches lowest;
+            may be fractional, the array is rounded to whole pixels.
         style: how it is painted.
 
     Returns:
@@ -88,7 +92,9 @@ def word_mask(text: str, letter_height_px: float, style: LetteringStyle) -> np.n
 def _compose(text: str, height_px: int, style: LetteringStyle) -> np.ndarray:
     """The letters side by side, uint8, each gap as wide as the style says."""
     gap = max(1, round(style.spacing * height_px))
-    rows = height_px + 2 * (height_px // 4)
+    rows = height_px + 3 * (height_px // 4)
+    if style.face not in STROKE_FACES and style.case != "upper":
+        text = text.title() if style.case == "title" else text.lower()
     parts: list[np.ndarray] = []
     for symbol in text:
         if symbol == " ":
@@ -100,7 +106,7 @@ def _compose(text: str, height_px: int, style: LetteringStyle) -> np.ndarray:
 
 
 def random_style(rng: np.random.Generator, faces: Sequence[str] = TRAINING_FACES) -> LetteringStyle:
-    """A style with a face from `faces`: mostly solid upright capitals, at times outlined, slanted or stencilled."""
+    """A style with a face from `faces`: solid upright capitals, at times small, outlined, slanted or stencilled."""
     face = str(rng.choice(list(faces)))
     stretch = float(np.exp(rng.uniform(np.log(0.6), np.log(1.8))))
     weight = float(rng.uniform(0.09, 0.24))
@@ -115,6 +121,7 @@ def random_style(rng: np.random.Generator, faces: Sequence[str] = TRAINING_FACES
         outline=outline,
         stencil_gap=float(rng.uniform(0.03, 0.07)) if outline == 0 and rng.random() < 0.1 else 0.0,
         alternate=bool(rng.random() < 0.3),
+        case="upper" if face in STROKE_FACES or rng.random() < 0.5 else "title" if rng.random() < 0.75 else "lower",
     )
 
 
@@ -143,10 +150,10 @@ _HELD_OUT_PART = "MACROHARD"
 
 
 def random_text(rng: np.random.Generator) -> str:
-    """A text of 3 to 14 characters: names, invented words, words with a number, random strings; at most one space."""
+    """A text of 3 to 16 characters: names, invented words, words with a number, random strings; at most one space."""
     while True:
         text = _candidate(rng)
-        if 3 <= len(text) <= 14 and _HELD_OUT_PART not in text.replace(" ", ""):
+        if 3 <= len(text) <= 16 and _HELD_OUT_PART not in text.replace(" ", ""):
             return text
 
 

@@ -19,6 +19,8 @@ _TURNED_SHARE = 0.10
 """Share of words shown upside down and labelled unreadable: the right way up then wins clearly when both are read."""
 _EMPTY_SHARE = 0.08
 """Share of crops without a word."""
+_SMALLEST_MIXED_PX = 12.0
+"""Words with small letters are at least so high: a small letter is little more than half of that."""
 _READS_UPSIDE_DOWN = set("HINOSXZMW689 01")
 """A text of these alone may read as another text upside down: never taught as unreadable."""
 
@@ -103,6 +105,7 @@ def legible(style: LetteringStyle, letter_height_px: float) -> LetteringStyle:
         stretch=max(style.stretch, min(1.0, 7.0 / letter_height_px)),
         outline=style.outline if style.outline * letter_height_px >= 1.0 else 0.0,
         stencil_gap=style.stencil_gap if style.stencil_gap * letter_height_px >= 0.5 else 0.0,
+        case=style.case if letter_height_px >= _SMALLEST_MIXED_PX else "upper",
     )
 
 
@@ -170,7 +173,13 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
         if rng.random() < 0.4:
             colour[:] = rng.uniform(225, 253) if tone < 140 else rng.uniform(2, 40)
         if abs(float(colour.mean()) - tone) > 30:
-            return colour
+            break
+    if rng.random() < 0.08:
+        # Paint as bright as its roof and of another colour, or a picture that something lies over.
+        other = np.abs(canvas.mean(axis=(0, 1)) + rng.uniform(-30, 30, 3))
+        if np.abs(other - canvas.mean(axis=(0, 1))).max() > 16:
+            return np.clip(other, 2, 253).astype(np.float32)
+    return colour
 
 
 def _seams(rng: np.random.Generator, canvas: np.ndarray, letter_px: float) -> None:

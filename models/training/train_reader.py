@@ -27,7 +27,7 @@ from models.reader.network import ReaderNet, batch, encode
 from models.reader.reader import KIND
 from models.training.evaluate_reader import calibrate, evaluate
 from models.training.painted_words import PaintedCrop, painted_crop
-from models.weights_file import save_weights
+from models.weights_file import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +77,20 @@ def _tensors(samples: list[PaintedCrop]) -> tuple[torch.Tensor, ...]:
     return images, widths, flat, torch.tensor([len(target) for target in targets])
 
 
-def train(recipe: Recipe, checkpoint: Path | None = None, workers: int = 1) -> tuple[ReaderNet, dict[str, float]]:
-    """Train for the recipe's minutes; a checkpoint that exists is continued, and rewritten every minute and
-    at the end.
+def train(
+    recipe: Recipe, checkpoint: Path | None = None, workers: int = 1, begin_with: Path | None = None
+) -> tuple[ReaderNet, dict[str, float]]:
+    """Train for the recipe's minutes, from random weights or from those of the file `begin_with`.
+
+    A checkpoint that exists is continued, and rewritten every minute and at the end.
 
     Returns:
         The network in evaluation mode, and what training saw: samples, seconds, last mean loss.
     """
     torch.manual_seed(recipe.seed)
     net = ReaderNet().to(memory_format=torch.channels_last)
+    if begin_with is not None:
+        net.load_state_dict(load_weights(begin_with)[0])
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
     seconds_before, steps, mean_loss = 0.0, 0, float("nan")
     if checkpoint and checkpoint.exists():
@@ -186,13 +191,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch threads; one more process makes the samples")
     parser.add_argument("--checkpoint", type=Path, help="file to continue from and to write every minute")
+    parser.add_argument("--start", type=Path, help="reader weights to train on from; give another seed than theirs")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(minutes=arguments.minutes, seed=arguments.seed)
     code = _code_version()
-    net, seen = train(recipe, arguments.checkpoint)
+    before = None if arguments.start is None else load_weights(arguments.start)[1]
+    net, seen = train(recipe, arguments.checkpoint, begin_with=arguments.start)
     card: dict[str, Any] = {
         "kind": KIND,
         "trained_on": "rendered words only",
@@ -200,6 +207,7 @@ def main() -> None:
         "seed": recipe.seed,
         "code_version": code,
         "training": seen,
+        "start": None if before is None else {key: before[key] for key in ("sha256", "recipe", "training")},
     }
     card.update(calibrate(net))
     card["metrics"] = evaluate(net, card)

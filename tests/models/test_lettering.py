@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.rendering.letter_faces import STROKE_FACES
 from models.rendering.lettering import (
     FACES,
     HELD_OUT_FACES,
@@ -77,7 +78,7 @@ def test_what_cannot_be_painted_is_refused(text: str) -> None:
 def test_random_texts_are_varied_paintable_and_never_the_names_that_judge_the_reader() -> None:
     rng = np.random.default_rng(11)
     texts = [random_text(rng) for _ in range(20_000)]
-    assert all(3 <= len(text) <= 14 and text.count(" ") <= 1 and not set(text) - set(SYMBOLS + " ") for text in texts)
+    assert all(3 <= len(text) <= 16 and text.count(" ") <= 1 and not set(text) - set(SYMBOLS + " ") for text in texts)
     assert not any("MACROHARD" in text.replace(" ", "") for text in texts)
     assert len(set(texts)) > 12_000
     assert set("".join(texts)) == set(SYMBOLS + " ")
@@ -95,3 +96,11 @@ def test_the_held_out_face_is_not_drawn_by_default() -> None:
     rng = np.random.default_rng(4)
     assert {random_style(rng).face for _ in range(200)} == set(TRAINING_FACES)
     assert not set(TRAINING_FACES) & set(HELD_OUT_FACES)
+
+
+def test_type_faces_have_small_letters_and_stroke_faces_have_none() -> None:
+    for face in FACES:
+        capitals, small = (word_mask("HOG", 40, LetteringStyle(face=face, case=case)) for case in ("upper", "lower"))
+        assert capitals.shape[0] == small.shape[0] == 40
+        # The tail of the g reaches below the line: the same ink height leaves narrower letters.
+        assert (small.shape[1] < 0.95 * capitals.shape[1]) == (face not in STROKE_FACES)

@@ -236,6 +236,17 @@ def test_roofs_with_clutter_are_rarely_read(reader: Reader) -> None:
     assert sum(bool(r.text) for r in readings) <= 3
 
 
+def test_wide_heavy_letters_are_read(reader: Reader) -> None:
+    # At their own width alone 32 of these 40 were right.
+    rng = np.random.default_rng(5)
+    words = []
+    for _ in range(40):
+        style = LetteringStyle(face="block", stretch=1.9, weight=0.2)
+        words.append(painted_word(rng, random_text(rng), 25, style))
+    readings = reader.read([word.image for word in words])
+    assert sum(reading.text == word.text for reading, word in zip(readings, words, strict=True)) >= 36
+
+
 def test_readings_keep_the_order_of_the_crops(reader: Reader) -> None:
     rng = np.random.default_rng(12)
     crops = []
