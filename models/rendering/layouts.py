@@ -384,6 +384,12 @@ def block_lettering(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, wid
     if rng.random() < 0.3:
         vivid = np.array([[0.5, 0.05, 0.05], [0.05, 0.15, 0.5], [0.05, 0.3, 0.12], [0.7, 0.6, 0.1]])[rng.integers(4)]
         colour = vivid if abs(float(vivid.mean()) - float(under.mean())) > 0.2 else colour
+    if rng.random() < 0.25:
+        # Faded, or as bright as the roof and of another colour: names on real roofs are seldom black on white.
+        faint = np.clip(under + rng.uniform(-0.16, 0.16, 3), 0.02, 0.97)
+        colour = faint if np.abs(faint - under).max() > 0.08 else colour
+    if rng.random() < 0.3:
+        _logo(canvas, rng, frame, letter_m, colour)
     paint_text(
         canvas,
         rng,
@@ -394,6 +400,30 @@ def block_lettering(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, wid
         colour,
         wear=float(rng.choice([0, 0.1, 0.4])),
     )
+
+
+def _logo(canvas: Canvas, rng: Rng, frame: Frame, letter_m: float, colour: npt.NDArray) -> None:
+    """Painted arcs, rings, wedges and stripes beside a word: paint that is not lettering."""
+    side = float(rng.choice([-1, 1]))
+    at = frame.at(float(rng.uniform(-1, 1)) * letter_m, side * letter_m * float(rng.uniform(1.2, 2.0)))
+    size_m = letter_m * float(rng.uniform(0.6, 1.6))
+    kind = rng.integers(4)
+    with canvas.patch(at, 3 * size_m, size_m) as patch:
+        if patch is None:
+            return
+        r, phi = np.hypot(patch.u_m, patch.v_m), np.arctan2(patch.v_m, patch.u_m)
+        if kind == 0:
+            mask = np.abs(r - 0.35 * size_m) < 0.1 * size_m
+        elif kind == 1:
+            curve = 0.4 * size_m * np.sin(patch.u_m / size_m * rng.uniform(0.8, 2.0))
+            mask = (np.abs(patch.v_m - curve) < 0.08 * size_m) & (np.abs(patch.u_m) < 1.4 * size_m)
+        elif kind == 2:
+            mask = (r < 0.45 * size_m) & (np.abs(phi) < rng.uniform(0.4, 1.5))
+        else:
+            mask = patch.rectangle(2 * size_m, 0.8 * size_m) & (
+                np.mod(patch.v_m + 50 * size_m, 0.3 * size_m) < 0.1 * size_m
+            )
+        patch.blend((float(rng.uniform(0.5, 1.0)) * mask).astype(np.float32), colour)
 
 
 def block_roof(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float, _validation: bool) -> None:
