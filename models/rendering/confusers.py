@@ -375,6 +375,72 @@ def piano_keys(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m:
             patch.paint(patch.rectangle(1.2, width_m, u_m=long_m / 2 + 2.5), _bright(rng, 0.5, 0.95), base_m)
 
 
+def emblems(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Round paint on a roof or on ground: helipads, emblems, targets. Flat, and as round as a fan."""
+    for _ in range(int(rng.integers(1, 4))):
+        at = frame.at(
+            float(rng.uniform(-0.4, 0.4) * length_m),
+            float(rng.uniform(-0.4, 0.4) * width_m),
+            float(rng.uniform(0, 360)),
+        )
+        radius_m = float(np.exp(rng.uniform(np.log(1.2), np.log(9.0))))
+        line_m = radius_m * float(rng.uniform(0.06, 0.22))
+        colour = _vivid(rng) if rng.random() < 0.5 else np.full(3, rng.choice([0.05, 0.3, 0.6, 0.9]))
+        base_m = canvas.base_m(at)
+        with canvas.patch(at, 2.2 * radius_m, 2.2 * radius_m) as patch:
+            if patch is None:
+                continue
+            r, phi = np.hypot(patch.u_m, patch.v_m), np.arctan2(patch.v_m, patch.u_m)
+            if rng.random() < 0.4:
+                patch.blend(
+                    (r < radius_m).astype(np.float32) * np.float32(rng.uniform(0.4, 1.0)), _bright(rng, 0.05, 0.9)
+                )
+            ink = np.abs(r - 0.9 * radius_m) < line_m if rng.random() < 0.75 else np.zeros(r.shape, bool)
+            kind = rng.integers(5)
+            if kind == 0:
+                sides = np.abs(np.abs(patch.v_m) - 0.35 * radius_m) < line_m
+                ink |= (sides & (np.abs(patch.u_m) < 0.5 * radius_m)) | patch.rectangle(2 * line_m, 0.7 * radius_m)
+            elif kind == 1:
+                swing = phi + rng.uniform(1.5, 4.0) * r / radius_m
+                ink |= (np.abs(np.sin(swing)) < 0.35) & (r < 0.65 * radius_m)
+            elif kind == 2:
+                ink |= patch.rectangle(1.1 * radius_m, 2 * line_m) | patch.rectangle(2 * line_m, 1.1 * radius_m)
+            elif kind == 3:
+                ink |= np.abs(r - 0.45 * radius_m) < line_m
+            else:
+                ink |= (np.cos(int(rng.integers(3, 7)) * phi) > rng.uniform(0, 0.8)) & (r < 0.6 * radius_m)
+            on_top = np.abs(patch.height_m - base_m) < 0.3
+            patch.blend((float(rng.uniform(0.4, 1.0)) * (ink & on_top)).astype(np.float32), colour)
+
+
+def street(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Vans, lorries and buses along kerbs: light boxes with a dark windscreen, one at a time."""
+    for v in np.arange(-width_m / 2 + 2, width_m / 2 - 1.9, float(rng.uniform(4, 12))):
+        u = -length_m / 2
+        while u < length_m / 2:
+            long_m, wide_m = float(rng.uniform(4.5, 13)), float(rng.uniform(1.9, 2.7))
+            colour = _bright(rng, 0.55, 0.95) if rng.random() < 0.6 else _vivid(rng)
+            at = frame.at(u + long_m / 2, v + float(rng.normal(0, 0.2)), 180.0 * int(rng.integers(2)))
+            canvas.box(at, long_m, wide_m, colour, float(rng.uniform(1.6, 3.6)))
+            canvas.box(at.at(long_m * float(rng.uniform(0.3, 0.45)), 0), 0.7, wide_m * 0.85, np.full(3, 0.06), 0.02)
+            if rng.random() < 0.4:
+                canvas.box(at.at(-long_m * 0.1, 0), long_m * 0.55, wide_m * 0.92, colour * rng.uniform(0.5, 1.0), 0.02)
+            u += long_m + float(rng.exponential(9)) + 1.0
+
+
+def chimneys(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
+    """Square or round shafts with a light rim around a black hole, alone."""
+    for _ in range(int(rng.integers(1, 4))):
+        at = frame.at(float(rng.uniform(-0.4, 0.4) * length_m), float(rng.uniform(-0.4, 0.4) * width_m))
+        side_m, high_m = float(rng.uniform(1.0, 5.0)), float(rng.uniform(0.5, 6.0))
+        hole = float(rng.uniform(0.3, 0.75))
+        if rng.random() < 0.7:
+            canvas.box(at, side_m * float(rng.uniform(1.0, 1.6)), side_m, _bright(rng, 0.3, 0.95), high_m)
+            canvas.box(at, side_m * hole, side_m * hole, np.full(3, rng.uniform(0.02, 0.12)), 0.0)
+        else:
+            vent(canvas, rng, at, side_m / 2)
+
+
 def pool(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
     """A pond or basin with a concrete rim."""
     base_m = canvas.base_m(frame)
@@ -552,6 +618,9 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     piano_keys,
     piano_keys,
     piano_keys,
+    street,
+    street,
+    emblems,
 )
 ROOF_CONFUSERS: tuple[Painter, ...] = (
     rooftop_units,
@@ -564,4 +633,16 @@ ROOF_CONFUSERS: tuple[Painter, ...] = (
     round_vents,
     air_handlers,
     air_handlers,
+    emblems,
+    chimneys,
 )
+SCATTERED_CONFUSERS: tuple[Painter, ...] = (
+    generator_sets,
+    generator_sets,
+    containers,
+    street,
+    street,
+    emblems,
+    chimneys,
+)
+"""What stands beside units straight on a real photograph, apart from what roofs carry."""

@@ -543,5 +543,5 @@ def _group(canvas: Canvas, rng: Rng, frame: Frame, side_m: float, validation: bo
     elif kind == 3:
         _dry_cooler_banks(canvas, rng, frame, side_m, side_m * 0.6)
     else:
-        painters = (*confusers.ROOF_CONFUSERS, confusers.generator_sets, confusers.generator_sets, confusers.containers)
+        painters = (*confusers.ROOF_CONFUSERS, *confusers.SCATTERED_CONFUSERS)
         painters[rng.integers(len(painters))](canvas, rng, frame, side_m * 0.9, side_m * float(rng.uniform(0.3, 0.9)))

@@ -13,6 +13,8 @@ _NEGATIVES = 0.3
 """Share of crops that show ground with nothing to find, real or rendered."""
 _REAL = 0.2
 """Share of crops of real imagery with labels, where there is any."""
+_CUT_OFF = 0.1
+"""Share of crops of which a part is black, as beyond the edge of an image: units that it cuts are found as well."""
 _SCALES = (0.8, 1.25)
 """Range by which real imagery is made larger or smaller: as many other sizes of the same units and other GSDs."""
 _DISTANT = 0.06
@@ -44,7 +46,27 @@ def draw_crop(
         image = chip.image[top : top + CROP_PX, left : left + CROP_PX]
         labels = _each(chip.labels, lambda table: _shift(table, left, top))
     image, labels = turn(image, labels, quarters=int(rng.integers(4)), mirror=bool(rng.integers(2)))
-    return tint(rng, image), labels
+    image = tint(rng, image)
+    return _cut_off(rng, image, labels) if rng.random() < _CUT_OFF else (image, labels)
+
+
+def _cut_off(rng: np.random.Generator, image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Labels]:
+    """Black beyond a straight edge at any heading, mostly a level one, and no label whose centre is there."""
+    turn_deg = float(rng.choice([0, 90, 180, 270]) if rng.random() < 0.7 else rng.uniform(0, 360))
+    sine, cosine = np.sin(np.deg2rad(turn_deg)), np.cos(np.deg2rad(turn_deg))
+    edge_px = float(rng.uniform(-0.1, 0.45)) * CROP_PX
+    middle = np.arange(CROP_PX) + 0.5 - CROP_PX / 2
+
+    def beyond(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.asarray(x * cosine + y * sine > edge_px)
+
+    image = image.copy()
+    image[beyond(middle[None, :], middle[:, None])] = 0
+
+    def kept(table: np.ndarray) -> np.ndarray:
+        return table[~beyond(table[:, X] - CROP_PX / 2, table[:, Y] - CROP_PX / 2)]
+
+    return image, Labels(kept(labels.objects), kept(labels.texts), kept(labels.ignored))
 
 
 def empty_windows(chips: Sequence[PooledChip]) -> list[np.ndarray]:
