@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.classes import OBJECT_CLASSES
+from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame
 from models.rendering.chips import CHIP_GSD_M, placed, render_chip
 from models.rendering.cooling_equipment import chiller, chiller_style
-from models.rendering.layouts import battery_rows, chiller_rows
+from models.rendering.layouts import battery_rows, chiller_rows, scatter
 from models.rendering.power_equipment import battery_style
 from models.rendering.rooftop_equipment import (
     bank_look,
@@ -245,3 +246,37 @@ def test_a_contrast_stretch_burns_out_roofs_and_drowns_shadows() -> None:
     image = photograph(canvas, plain_sensor(contrast=1.6), np.random.default_rng(0))
     assert image[:, :60].max() <= 4
     assert image[:, 90:].min() >= 251
+
+
+@pytest.mark.parametrize(
+    "painter",
+    sorted({*confusers.GROUND_CONFUSERS, *confusers.ROOF_CONFUSERS, *confusers.SCATTERED_CONFUSERS}, key=str),
+    ids=lambda painter: painter.__name__,
+)
+def test_what_is_not_counted_is_painted_and_leaves_no_label(painter: confusers.Painter) -> None:
+    changed = 0
+    for seed in range(4):
+        canvas = Canvas(400, 400, 0.15)
+        before = canvas.albedo.copy()
+        painter(canvas, np.random.default_rng(seed), Frame(30, 30, 20), 40, 30)
+        changed += int((canvas.albedo != before).any(axis=2).sum())
+        assert all(unit.ignored for unit in canvas.truth)
+        assert np.isfinite(canvas.albedo).all()
+    assert changed > 100
+
+
+def test_units_are_scattered_apart_and_leave_the_photograph_between_them() -> None:
+    seen = set()
+    for seed in range(6):
+        canvas = Canvas(800, 800, 0.15)
+        canvas.albedo[:] = 0.41
+        scatter(canvas, np.random.default_rng(seed), validation=False)
+        untouched = (canvas.albedo == np.float32(0.41)).all(axis=2)
+        assert untouched.mean() > 0.4
+        units = [unit for unit in canvas.truth if not unit.ignored]
+        seen |= {unit.cls for unit in units}
+        for first in units:
+            for second in units:
+                apart_m = np.hypot(first.frame.x_m - second.frame.x_m, first.frame.y_m - second.frame.y_m)
+                assert first is second or apart_m > 0.45 * (first.width_m + second.width_m)
+    assert seen == {"air_cooled_chiller", "dry_cooler", "cooling_tower"}

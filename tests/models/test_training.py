@@ -120,6 +120,25 @@ def test_labels_of_real_imagery_follow_their_pixels_at_any_heading_and_scale() -
     assert min(scales) < 60 < max(scales)
 
 
+def test_crops_that_end_in_black_show_no_object_there() -> None:
+    cut, whole = 0, 0
+    for seed in range(120):
+        crop, labels = draw_crop(np.random.default_rng([8, seed]), CHIPS, [])
+        black = (crop == 0).all(axis=2)
+        if black.mean() < 0.05:
+            whole += 1
+            continue
+        cut += 1
+        rows = labels.objects[(labels.objects[:, [X, Y]] > 3).all(axis=1)]
+        rows = rows[(rows[:, [X, Y]] < CROP_PX - 4).all(axis=1)]
+        assert not any(
+            black[int(row[Y]) - 2 : int(row[Y]) + 3, int(row[X]) - 2 : int(row[X]) + 3].all() for row in rows
+        )
+    # A tenth, less those whose edge lies outside: 12 of 120, give or take three deviations.
+    assert 2 <= cut <= 24
+    assert whole > 90
+
+
 def chip_of_nothing() -> PooledChip:
     return PooledChip(np.full((288, 288, 3), 90, dtype=np.uint8), Labels.of(), 0.3)
 
