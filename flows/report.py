@@ -1,5 +1,6 @@
 """Results for people at a terminal: tables and a progress bar, made with rich."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from pipelines.scenes.dates import written_days
 if TYPE_CHECKING:  # what makes these values has loaded their modules; a list of sites need not wait for them
     from flows.detecting import Written
     from flows.summary import RunSummary
-    from models.training.measuring import Measurement
+    from models.training.uncertainty import Figure
     from pipelines.backtest import Backtest
     from pipelines.capacity import Estimate
     from pipelines.census import Interval
     from pipelines.cue import Cue
     from pipelines.layers.publish import Published
+    from pipelines.measured import Measurement
     from pipelines.postgis import Sent
     from pipelines.reference import BuildSpeed, Comparison, Snapshot
     from pipelines.scenes.library import Ingested
@@ -257,59 +259,123 @@ def _with_interval(interval: "Interval", *, signed: bool = False) -> str:
 
 
 def measurement_report(found: "Measurement") -> RenderableType:
-    """What weights reach, by class and GSD, on rendered scenes and on real images."""
+    """What weights reach beside what they are to reach, then by class and GSD, rendered and real apart."""
+    from models.training.goals import reached_on_real_images, reached_on_rendered_scenes
     from models.training.measuring import COUNTED, MOST_TURN_DEG
+    from pipelines.word_reading import MIN_LETTER_M
 
-    rendered = Table(
-        title=Text(f"{found.version} on {found.scenes} rendered scenes", style="bold"), title_justify="left"
+    record = dataclasses.asdict(found)
+    goals = _table(
+        f"{found.detector} and {found.reader} on {found.scenes} rendered scenes at each GSD, and on real images",
+        ("figure", "at", "target", "reached (95%)", "of", ""),
+        left=("figure", ""),
     )
-    for column in ("class", "native GSD", "units", "recall", "precision", "F1", "fans off by", "count error"):
-        rendered.add_column(column, justify="left" if column in ("class", "native GSD") else "right")
+    for goal in (*reached_on_rendered_scenes(record), *reached_on_real_images(record)):
+        at = "" if goal.gsd_m is None else f"{goal.gsd_m:g} m"
+        goals.add_row(goal.what, at, goal.target, goal.written, goal.of, goal.verdict)
+    rendered = _table(
+        "Rendered scenes, by class",
+        ("class", "GSD", "units", "recall", "precision", "F1", "fans off by", "count off by", "in all"),
+        left=("class",),
+    )
+    counts = {(row.cls, row.gsd_m): row for row in found.counts}
     for row in found.rendered:
+        count = counts.get((row.cls, row.gsd_m))
         rendered.add_row(
-            class_label(row.cls) if row.band.startswith("below") or row.band == "all" else "",
-            row.band,
+            class_label(row.cls),
+            f"{row.gsd_m:g} m",
             str(row.units),
-            f"{row.recall:.3f}",
-            "" if row.precision is None else f"{row.precision:.3f}",
-            f"{row.f1:.3f}",
-            "" if row.fans_error is None else f"{row.fans_error:.1f}",
-            f"{row.count_error:+.1%}",
-            end_section=row.band == "all",
+            _measured(row.recall),
+            _measured(row.precision),
+            _measured(row.f1),
+            "" if row.fans_error is None else f"{row.fans_error.value:.1f}",
+            "" if count is None or count.error is None else f"{count.error.value:.1%}",
+            "" if count is None or count.total is None else f"{count.total.value:+.1%}",
         )
-    parts: list[RenderableType] = [rendered]
-    parts.append(
-        Text(
-            f" Matched within half a unit's width and {MOST_TURN_DEG:.0f} degrees, at a probability of {COUNTED}; "
-            "count error before the correction for recall.",
-        )
+    intervals = _table(
+        "Count intervals p5 to p95 on rendered scenes",
+        ("class", "GSD", "scenes", "hold the truth", "too low", "too high", "empty", "counted", "zero excluded"),
+        left=("class",),
     )
-    if found.ground:
-        ground = Table(
-            title=Text(f"{found.ground_images} real backgrounds, {found.ground_km2:.2f} km2", style="bold"),
-            title_justify="left",
+    rows = [(class_label(row.cls), row.gsd_m, row.coverage) for row in found.counts]
+    for label, gsd_m, one in (*rows, *(("all", total.gsd_m, total.coverage) for total in found.coverage)):
+        intervals.add_row(
+            label,
+            "" if gsd_m is None else f"{gsd_m:g} m",
+            str(one.scenes),
+            _measured(one.share),
+            str(one.below),
+            str(one.above),
+            str(one.empty),
+            str(one.empty_counted),
+            str(one.empty_excluded),
         )
-        for column in ("class", "false positives", "per km2"):
-            ground.add_column(column, justify="left" if column == "class" else "right")
+    words = _table(
+        f"Words on rendered scenes, letters of {MIN_LETTER_M:g} m and more",
+        ("GSD", "words", "found", "read exactly", "refused", "wrong text", "read where none is"),
+        left=("GSD",),
+    )
+    for word in found.words:
+        words.add_row(
+            f"{word.gsd_m:g} m",
+            *(str(number) for number in (word.words, word.found, word.exact, word.refused, word.wrong)),
+            str(word.read_nowhere),
+        )
+    notes = [
+        f"Matched within half a unit's width and {MOST_TURN_DEG:.0f} degrees, at a probability of {COUNTED}.",
+        "Counts are p50, corrected for recall: their mean distance from a scene's units, and that of all together.",
+        "Scenes without a unit are apart: how many, on how many something was counted, and zero was excluded.",
+    ]
+    parts: list[RenderableType] = [goals, rendered, intervals, words, *(Text(f" {note}") for note in notes)]
+    if found.ground:
+        ground = _table(
+            f"{found.ground_images} real backgrounds, {found.ground_km2:.2f} km2",
+            ("class", "false positives", "per km2", "95%"),
+            left=("class",),
+        )
         for false in found.ground:
-            ground.add_row(class_label(false.cls), str(false.false_positives), f"{false.per_km2:.1f}")
+            ground.add_row(class_label(false.cls), str(false.false_positives), *_rate(false.per_km2))
         total = sum(false.false_positives for false in found.ground)
-        ground.add_row("all", str(total), f"{total / found.ground_km2:.1f}" if found.ground_km2 else "")
+        ground.add_row("all", str(total), *_rate(found.ground_per_km2))
         parts.append(ground)
     if found.labelled:
-        labelled = Table(title=Text("labelled real images", style="bold"), title_justify="left")
-        for column in ("GSD", "found", "tower fans", "false positives", "km2"):
-            labelled.add_column(column, justify="left" if column == "GSD" else "right")
+        labelled = _table(
+            "Labelled real images",
+            ("GSD", "found", "share (95%)", "tower fans", "false positives", "km2", "per km2", "95%"),
+            left=("GSD",),
+        )
         for real in found.labelled:
             labelled.add_row(
                 f"{real.gsd_m:.2f} m",
                 f"{real.found} of {real.objects}",
+                "" if real.found_share is None else f"{real.found_share.low:.2f}-{real.found_share.high:.2f}",
                 f"{real.fans_found} of {real.fans}",
                 str(real.false_positives),
                 f"{real.area_km2:.3f}",
+                *_rate(real.per_km2),
             )
         parts.append(labelled)
+    for name in found.roof_names:
+        seen = "found" if name.found else "not found"
+        read = f"read as {name.read!r}" if name.read else "not read"
+        refused = "" if name.given else "; a run gives no lettering at this GSD"
+        parts.append(Text(f" painted name {name.text!r} at {name.gsd_m:g} m: {seen}, {read}{refused}"))
     return Group(*parts)
+
+
+def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
+    table = Table(title=Text(title, style="bold"), title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
+def _measured(figure: "Figure | None") -> str:
+    return "" if figure is None else f"{figure.value:.3f}"
+
+
+def _rate(figure: "Figure | None") -> tuple[str, str]:
+    return ("", "") if figure is None else (f"{figure.value:.1f}", f"{figure.low:.1f}-{figure.high:.1f}")
 
 
 def sites_table(sites: Sequence["Site"]) -> Table:

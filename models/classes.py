@@ -23,6 +23,10 @@ class EquipmentClass:
     """
     has_fans: bool
 
+    def resolved_at(self, gsd_m: float) -> bool:
+        """Whether the unit can be counted at a native GSD: a 0.6 m product is often delivered with 0.601 m pixels."""
+        return gsd_m <= self.coarsest_gsd_m * 1.005
+
 
 EQUIPMENT = (
     EquipmentClass("air_cooled_chiller", "chiller", 0.6, True),

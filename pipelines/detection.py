@@ -135,8 +135,7 @@ def detect_in_raster(
         name: f"the image's {native_gsd_m:.2f} m pixels are coarser than {BY_NAME[name].coarsest_gsd_m:.2f} m, the "
         f"coarsest at which a {BY_NAME[name].unit} can be counted"
         for name in CLASSES
-        # Half a per cent of tolerance: a 0.6 m product is often delivered with 0.601 m pixels.
-        if name in classes and native_gsd_m > BY_NAME[name].coarsest_gsd_m * 1.005
+        if name in classes and not BY_NAME[name].resolved_at(native_gsd_m)
     }
     given = [name for name in CLASSES if name in classes and name not in not_given]
     on_grid = None if area is None else grid.to_pixels(area)

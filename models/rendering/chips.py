@@ -1,7 +1,7 @@
 """Training and validation chips: a random plot, photographed by a random sensor, with its ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,10 +45,17 @@ class Chip:
     """GSD of the product before resampling."""
 
 
-def render_chip(seed: int, size_px: int = 448, split: Split = "train", backgrounds: Sequence[Path] = ()) -> Chip:
+def render_chip(
+    seed: int,
+    size_px: int = 448,
+    split: Split = "train",
+    backgrounds: Sequence[Path] = (),
+    native_gsd_m: tuple[float, float] | None = None,
+) -> Chip:
     """Render one chip of `size_px` squared; the same arguments give the same chip.
 
     `backgrounds` are real 0.3 m chips (any size) to compose on; a share of chips uses one, the rest rendered ground.
+    `native_gsd_m` is the range that the product's GSD is drawn from, instead of all that imagery comes in.
     Seeds of the two splits never share a random stream.
     """
     validation = split == "validation"
@@ -65,6 +72,8 @@ def render_chip(seed: int, size_px: int = 448, split: Split = "train", backgroun
     else:
         plot(canvas, rng, validation, sparse=real)
     sensor = draw_sensor(rng, validation)
+    if native_gsd_m is not None:
+        sensor = replace(sensor, native_gsd_m=float(rng.uniform(*native_gsd_m)))
     product = photograph(canvas, sensor, rng)
     whole_px = round(side * CELL_M / CHIP_GSD_M)
     image = resampled(product, (whole_px, whole_px))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ class PooledChip:
     """uint8 (H, W, 3) at 0.30 m."""
     labels: Labels
     native_gsd_m: float
+    words: tuple[str, ...] = ()
+    """Text of each row of `labels.texts`; empty where the file is older than the texts are kept."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class PoolRecipe:
     size_px: int
     backgrounds: str
     """Folder of background files, or empty."""
+    native_gsd_m: tuple[float, float] | None = None
+    """Range of the native GSD; None: all that imagery comes in."""
+    left_out: tuple[str, ...] = ()
+    """Background files, without suffix, that are not used."""
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON; what is not set is left out, so that pools of before it could be set stay what they are."""
+        record = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in record.items() if value not in (None, [])}
 
 
 def split_backgrounds(folder: Path | None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -69,14 +81,14 @@ def render_pool(
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "recipe.json"
     if note.exists():
-        if json.loads(note.read_text()) != asdict(recipe):
+        if json.loads(note.read_text()) != recipe.as_record():
             raise InputError(f"Chip pool {folder} was rendered with another recipe: give another working folder.")
     else:
-        note.write_text(json.dumps(asdict(recipe)))
+        note.write_text(json.dumps(recipe.as_record()))
     paths = [folder / f"{split}-{number:06d}.npz" for number in range(chips)]
     first_seed = recipe.seed * 1_000_000 + (_VALIDATION_SEEDS if split == "validation" else 0)
     jobs = [
-        (path, first_seed + number, recipe.size_px, split, tuple(backgrounds))
+        (path, first_seed + number, recipe.size_px, split, tuple(backgrounds), recipe.native_gsd_m)
         for number, path in enumerate(paths)
         if not path.exists()
     ]
@@ -96,7 +108,8 @@ def read_chip(path: Path) -> PooledChip:
     """A chip from its file."""
     with np.load(path) as file:
         labels = Labels(file["objects"], file["texts"], file["ignored"])
-        return PooledChip(file["image"], labels, float(file["native_gsd_m"]))
+        words = tuple(str(word) for word in file["words"]) if "words" in file else ()
+        return PooledChip(file["image"], labels, float(file["native_gsd_m"]), words)
 
 
 def read_background(path: Path, size_px: int) -> np.ndarray:
@@ -113,9 +126,9 @@ def _single_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _render_to_file(job: tuple[Path, int, int, Split, tuple[Path, ...]]) -> None:
-    path, seed, size_px, split, backgrounds = job
-    chip = render_chip(seed, size_px, split, backgrounds)
+def _render_to_file(job: tuple[Path, int, int, Split, tuple[Path, ...], tuple[float, float] | None]) -> None:
+    path, seed, size_px, split, backgrounds, native_gsd_m = job
+    chip = render_chip(seed, size_px, split, backgrounds, native_gsd_m)
     labels = Labels.of(chip.objects, chip.texts, chip.ignored)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(
@@ -125,5 +138,6 @@ def _render_to_file(job: tuple[Path, int, int, Split, tuple[Path, ...]]) -> None
         texts=labels.texts,
         ignored=labels.ignored,
         native_gsd_m=np.float64(chip.native_gsd_m),
+        words=np.array([word.text for word in chip.texts], dtype=str),
     )
     beside.replace(path)

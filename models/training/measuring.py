@@ -1,4 +1,4 @@
-"""What weights reach, as a table: on rendered scenes by class and GSD, on real ground, on labelled real images.
+"""What the network reaches: on rendered scenes by class and GSD, on real ground, on labelled real images.
 
 Nothing is fitted here: the weights are taken with the calibration that lies in them, on images that neither their
 training nor that calibration has seen.
@@ -13,49 +13,80 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.calibration import calibrated
-from models.classes import BY_NAME, CLASSES, OBJECT_CLASSES
+from models.calibration import calibrated, reliability
+from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector
 from models.detector.labels import Labels
 from models.detector.peaks import Peaks, thinned
 from models.errors import InputError
-from models.training.chip_pool import PooledChip, PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
-from models.training.crops import CROP_PX
+from models.training.chip_pool import PoolRecipe, read_chip, render_pool, split_backgrounds
 from models.training.evaluation import Judged, judge, judged_area_km2
+from models.training.uncertainty import Figure, rate, ratio, share
 
 COUNTED = 0.5
 """Probability from which a detection counts in recall, precision and as a false positive."""
 MOST_TURN_DEG = 15.0
 """A detection of a long unit that is turned further has not found it."""
-BANDS_M = (0.25, 0.35, 0.45)
-"""Native GSD at which one band of the table ends and the next begins."""
+NATIVE_GSD_M = {0.3: (0.28, 0.32), 0.5: (0.48, 0.52)}
+"""Range that the GSD of a rendered scene is drawn from, by the GSD that it stands for: products differ a little."""
 COOLING = ("air_cooled_chiller", "dry_cooler", "cooling_tower")
 """Which of them a fan array on a real roof is called decides nothing: found as any of the three, it is found."""
 LABELLED_GSD_M = (0.15, 0.3, 0.5)
 _LABEL_FIELDS = ("file", "gsd_m", "class", "cx", "cy", "length_px", "width_px", "heading_deg", "fan_count", "status")
-SEED = 900
+SEEDS = {0.3: 900, 0.5: 901}
 """Of the scenes rendered for measuring, far from those of any training."""
 SCENE_PX = 448
+COOLING_REAL = "cooling"
+"""What the three cooling classes are called together, on real images."""
 _SLACK_PX = 1.0
 """By how much a detection's centre may lie outside a labelled outline, which is good to 1-2 px of its own image."""
 
 
 @dataclass(frozen=True)
+class JudgedScenes:
+    """Rendered scenes of one GSD, judged."""
+
+    gsd_m: float
+    """What they stand for, a key of `NATIVE_GSD_M`."""
+    paths: tuple[Path, ...]
+    """Files of the scenes, for `read_chip`."""
+    native_gsd_m: np.ndarray
+    """float (scenes,)."""
+    judged: Mapping[str, Judged]
+    """By class."""
+
+
+@dataclass(frozen=True)
 class RenderedScore:
-    """One class in one band of native GSD, on rendered images."""
+    """One class at one GSD, on rendered scenes; intervals are the bootstrap's over scenes."""
 
     cls: str
-    band: str
+    gsd_m: float
     units: int
-    recall: float
-    precision: float | None
+    scenes: int
+    """That show any."""
+    recall: Figure
+    precision: Figure | None
     """None where nothing was detected."""
-    f1: float
-    fans_error: float | None
+    f1: Figure
+    fans_error: Figure | None
     """Mean absolute error of the fans of found units; None for classes without."""
-    count_error: float
-    """Sum of probabilities against units, relative: what a count errs by before it is corrected for recall."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Detections of nearly one stated probability, and how many of them were right."""
+
+    cls: str
+    """Or `COOLING_REAL` on real images, where the three names decide nothing."""
+    real: bool
+    low: float
+    high: float
+    detections: int
+    stated: float
+    """Mean probability."""
+    right: Figure
 
 
 @dataclass(frozen=True)
@@ -64,7 +95,7 @@ class GroundScore:
 
     cls: str
     false_positives: int
-    per_km2: float
+    per_km2: Figure
 
 
 @dataclass(frozen=True)
@@ -74,24 +105,14 @@ class LabelledScore:
     gsd_m: float
     found: int
     objects: int
+    found_share: Figure | None
     fans_found: int
     """Of cooling towers, whose unit is the fan cell; a bank is labelled as one object."""
     fans: int
     false_positives: int
     area_km2: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Everything that was measured of one weights file."""
-
-    version: str
-    scenes: int
-    rendered: tuple[RenderedScore, ...]
-    ground_images: int
-    ground_km2: float
-    ground: tuple[GroundScore, ...]
-    labelled: tuple[LabelledScore, ...]
+    per_km2: Figure | None
+    """False positives."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,8 @@ class RealObject:
     fans: int
     sure: bool
     """False: neither a hit nor a miss."""
+    text: str = ""
+    """Of painted lettering."""
 
 
 @dataclass(frozen=True)
@@ -118,60 +141,118 @@ class RealImage:
     objects: tuple[RealObject, ...]
 
 
-def measure(
+def judge_scenes(
     detector: Detector,
     workdir: Path,
+    gsd_m: float,
+    scenes: int,
     *,
-    scenes: int = 200,
     backgrounds: Path | None = None,
-    labelled: Path | None = None,
+    leave_out: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> Measurement:
-    """Render `scenes` that no training has seen into `workdir` and measure on them, and on real images where given.
+) -> JudgedScenes:
+    """Render `scenes` of a GSD (a key of `NATIVE_GSD_M`) that no training has seen into `workdir`, and judge them.
 
-    `backgrounds` is the folder that `train_detector` takes; only the fifth that it holds out is looked at.
-    `labelled` is a folder for `read_labelled`. Raises `InputError`.
+    What `workdir` holds already is not rendered again. `backgrounds` and `leave_out` are those of `held_out_grounds`,
+    whose images the scenes are rendered onto. Raises `InputError`.
     """
-    real = () if labelled is None else read_labelled(labelled)
-    _, held_out = split_backgrounds(backgrounds)
-    recipe = PoolRecipe(seed=SEED, size_px=SCENE_PX, backgrounds="" if backgrounds is None else str(backgrounds))
-    paths = render_pool(workdir, recipe, scenes, "validation", held_out, progress)
-    ground, ground_km2 = ground_scores(detector, [read_background(path, CROP_PX) for path in held_out])
-    return Measurement(
-        version=detector.version,
-        scenes=scenes,
-        rendered=rendered_scores(detector, [read_chip(path) for path in paths]),
-        ground_images=len(held_out),
-        ground_km2=ground_km2,
-        ground=ground if held_out else (),
-        labelled=labelled_scores(detector, real),
+    grounds = held_out_grounds(backgrounds, leave_out)
+    recipe = PoolRecipe(
+        seed=SEEDS[gsd_m],
+        size_px=SCENE_PX,
+        backgrounds="" if backgrounds is None else str(backgrounds),
+        native_gsd_m=NATIVE_GSD_M[gsd_m],
+        left_out=tuple(sorted(leave_out)),
     )
-
-
-def rendered_scores(detector: Detector, chips: Sequence[PooledChip]) -> tuple[RenderedScore, ...]:
-    """Each class in each band that shows units of it; `chips` are of one size."""
+    paths = tuple(render_pool(workdir / f"{gsd_m:.2f}m", recipe, scenes, "validation", grounds, progress))
+    chips = [read_chip(path) for path in paths]
     judged = judge(detector, [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)
-    band = np.searchsorted(BANDS_M, [chip.native_gsd_m for chip in chips], side="right")
+    return JudgedScenes(gsd_m, paths, np.array([chip.native_gsd_m for chip in chips]), judged)
+
+
+def held_out_grounds(backgrounds: Path | None, leave_out: Sequence[str] = ()) -> tuple[Path, ...]:
+    """The fifth of the folder that `train_detector` takes which it holds out; none without a folder.
+
+    `leave_out` names files, without suffix, that do show equipment. Raises `InputError` for one that is not there.
+    """
+    shown, held_out = split_backgrounds(backgrounds)
+    names = {path.stem for path in (*shown, *held_out)}
+    absent = [name for name in leave_out if name not in names]
+    if absent:
+        raise InputError(f"--leave-out {absent[0]}: {backgrounds or 'no folder'} holds no such image: take it out.")
+    return tuple(path for path in held_out if path.stem not in set(leave_out))
+
+
+def rendered_scores(scenes: JudgedScenes, calibration: Mapping[str, tuple[float, float]]) -> tuple[RenderedScore, ...]:
+    """Each class that the scenes show units of."""
     scores = []
     for name in CLASSES:
-        for number in range(len(BANDS_M) + 1):
-            mine = judged[name].on(band == number)
-            if len(mine.unit_score):
-                scores.append(_score(name, _band(number), mine, detector.card.calibration[name]))
-        if len(judged[name].unit_score):
-            scores.append(_score(name, "all", judged[name], detector.card.calibration[name]))
+        judged, parameters, n = scenes.judged[name], calibration[name], len(scenes.native_gsd_m)
+        counted = calibrated(judged.score, parameters) >= COUNTED
+        found = (judged.unit_score > 0) & (calibrated(judged.unit_score, parameters) >= COUNTED)
+        units, detected = np.bincount(judged.unit_image, minlength=n), np.bincount(judged.image[counted], minlength=n)
+        hits, seen = (
+            np.bincount(image[right], minlength=n)
+            for image, right in ((judged.image, counted & judged.hit), (judged.unit_image, found))
+        )
+        recall, f1 = ratio(seen, units), ratio(2 * seen, units + detected)
+        if recall is None or f1 is None:
+            continue
+        given = counted & np.isfinite(judged.fan_error)
+        off = np.bincount(judged.image[given], np.abs(judged.fan_error[given]), minlength=n)
+        scores.append(
+            RenderedScore(
+                cls=name,
+                gsd_m=scenes.gsd_m,
+                units=int(units.sum()),
+                scenes=int((units > 0).sum()),
+                recall=recall,
+                precision=ratio(hits, detected),
+                f1=f1,
+                fans_error=ratio(off, np.bincount(judged.image[given], minlength=n)) if name == COOLING[0] else None,
+            )
+        )
     return tuple(scores)
 
 
+def rendered_reliability(
+    scenes: Sequence[JudgedScenes], calibration: Mapping[str, tuple[float, float]]
+) -> tuple[ReliabilityBin, ...]:
+    """How far a stated probability can be believed on rendered scenes, by class; scenes of all GSDs together."""
+    rows: list[ReliabilityBin] = []
+    for name in CLASSES:
+        parts = [one.judged[name] for one in scenes]
+        probability = calibrated(np.concatenate([part.score for part in parts]), calibration[name])
+        rows += reliability_bins(name, False, probability, np.concatenate([part.hit for part in parts]))
+    return tuple(rows)
+
+
+def reliability_bins(cls: str, real: bool, probability: np.ndarray, hit: np.ndarray) -> list[ReliabilityBin]:
+    """Detections in ten bins of stated probability; words and real objects, which are few, in five."""
+    bins = 5 if real or cls == LETTERING.name else 10
+    rows = []
+    for n, stated, right in reliability(probability, hit, bins):
+        which = min(int(stated * bins), bins - 1)
+        figure = share(round(right * n), n)
+        assert figure is not None
+        rows.append(ReliabilityBin(cls, real, which / bins, (which + 1) / bins, n, round(stated, 4), figure))
+    return rows
+
+
 def ground_scores(detector: Detector, images: Sequence[np.ndarray]) -> tuple[tuple[GroundScore, ...], float]:
-    """False positives by class on uint8 images (one size) without equipment, and the ground judged, km2."""
+    """False positives by class on uint8 images (one size) without equipment, and the ground judged, km2.
+
+    No row where nothing was judged.
+    """
     judged = judge(detector, images, [Labels.of() for _ in images])
     area_km2 = judged_area_km2(images, detector.gsd_m)
-    counts = {
-        name: int((calibrated(judged[name].score, detector.card.calibration[name]) >= COUNTED).sum())
-        for name in CLASSES
-    }
-    return tuple(GroundScore(name, n, n / area_km2 if area_km2 else 0.0) for name, n in counts.items()), area_km2
+    rows = []
+    for name in CLASSES:
+        count = int((calibrated(judged[name].score, detector.card.calibration[name]) >= COUNTED).sum())
+        per_km2 = rate(count, area_km2)
+        if per_km2 is not None:
+            rows.append(GroundScore(name, count, per_km2))
+    return tuple(rows), area_km2
 
 
 def labelled_scores(detector: Detector, images: Iterable[RealImage]) -> tuple[LabelledScore, ...]:
@@ -188,11 +269,30 @@ def labelled_scores(detector: Detector, images: Iterable[RealImage]) -> tuple[La
     return tuple(rows)
 
 
-def read_labelled(folder: Path) -> tuple[RealImage, ...]:
-    """Images of a folder with `labels.csv`; coarser than the detector can use are left out.
+def labelled_reliability(
+    detector: Detector, images: Iterable[RealImage], gsd_m: float = LABELLED_GSD_M[1]
+) -> tuple[ReliabilityBin, ...]:
+    """How far a stated probability can be believed on labelled real images of a GSD, the cooling classes together."""
+    probabilities, hits = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for image in images:
+        if image.gsd_m > gsd_m * 1.05:
+            continue
+        peaks, probability, scale, _ = _detected(detector, image, gsd_m)
+        cooling = np.isin(peaks.cls, [OBJECT_CLASSES.index(name) for name in COOLING])
+        inside = {True: np.zeros(len(peaks), dtype=bool), False: np.zeros(len(peaks), dtype=bool)}
+        for item in image.objects:
+            inside[item.sure and item.cls in COOLING] |= _inside(peaks, item, scale)
+        judged = cooling & (inside[True] | ~inside[False])
+        probabilities.append(probability[judged])
+        hits.append(inside[True][judged])
+    return tuple(reliability_bins(COOLING_REAL, True, np.concatenate(probabilities), np.concatenate(hits)))
 
-    Columns: file, gsd_m, class, cx, cy, length_px, width_px, heading_deg, fan_count, status (sure or ignore). Raises
-    `InputError`.
+
+def read_labelled(folder: Path) -> tuple[RealImage, ...]:
+    """Images of a folder with `labels.csv`; those coarser than the detector can use only with painted lettering.
+
+    Columns: file, gsd_m, class, cx, cy, length_px, width_px, heading_deg, fan_count, status (sure or ignore), and text
+    where there is lettering. Raises `InputError`.
     """
     table = folder / "labels.csv"
     try:
@@ -215,8 +315,9 @@ def read_labelled(folder: Path) -> tuple[RealImage, ...]:
     coarsest_m = max(entry.coarsest_gsd_m for entry in BY_NAME.values())
     read = []
     for name, group in grouped.items():
-        if float(group[0]["gsd_m"]) <= coarsest_m:
-            objects = tuple(_object(table, line) for line in group if line["cx"])
+        objects = tuple(_object(table, line) for line in group if line["cx"])
+        painted = any(item.cls == LETTERING.name for item in objects)
+        if float(group[0]["gsd_m"]) <= coarsest_m or painted:
             read.append(RealImage(folder / name, float(group[0]["gsd_m"]), objects))
     return tuple(read)
 
@@ -232,39 +333,12 @@ def _object(table: Path, line: Mapping[str, str]) -> RealObject:
             heading_deg=float(line["heading_deg"] or 0),
             fans=int(line["fan_count"] or 1),
             sure=line["status"] == "sure",
+            text=line.get("text") or "",
         )
     except ValueError:
         raise InputError(
             f"Labels {table}, line {line['line']}: cx, cy, length_px, width_px, heading_deg and fan_count are numbers."
         ) from None
-
-
-def _score(name: str, band: str, judged: Judged, parameters: tuple[float, float]) -> RenderedScore:
-    probability = calibrated(judged.score, parameters)
-    counted = probability >= COUNTED
-    found = int(((judged.unit_score > 0) & (calibrated(judged.unit_score, parameters) >= COUNTED)).sum())
-    units, detected = len(judged.unit_score), int(counted.sum())
-    hits = int(judged.hit[counted].sum())
-    fans = np.abs(judged.fan_error[counted])
-    fans = fans[np.isfinite(fans)]
-    return RenderedScore(
-        cls=name,
-        band=band,
-        units=units,
-        recall=found / units,
-        precision=hits / detected if detected else None,
-        f1=2 * found / (units + detected),
-        fans_error=float(fans.mean()) if name == COOLING[0] and len(fans) else None,
-        count_error=float(probability[probability >= MIN_PROBABILITY].sum() / units - 1),
-    )
-
-
-def _band(number: int) -> str:
-    if number == 0:
-        return f"below {BANDS_M[0]:.2f} m"
-    if number == len(BANDS_M):
-        return f"{BANDS_M[-1]:.2f} m and more"
-    return f"{BANDS_M[number - 1]:.2f}-{BANDS_M[number]:.2f} m"
 
 
 def _labelled_score(detector: Detector, images: Sequence[RealImage], gsd_m: float) -> LabelledScore:
@@ -285,7 +359,17 @@ def _labelled_score(detector: Detector, images: Sequence[RealImage], gsd_m: floa
                     fans, fans_found = fans + item.fans, fans_found + min(item.fans, here)
         false += int((~explained & (probability >= COUNTED)).sum())
         area_m2 += size_m2
-    return LabelledScore(gsd_m, found, objects, fans_found, fans, false, area_m2 / 1e6)
+    return LabelledScore(
+        gsd_m=gsd_m,
+        found=found,
+        objects=objects,
+        found_share=share(found, objects),
+        fans_found=fans_found,
+        fans=fans,
+        false_positives=false,
+        area_km2=area_m2 / 1e6,
+        per_km2=rate(false, area_m2 / 1e6),
+    )
 
 
 def _detected(detector: Detector, image: RealImage, gsd_m: float) -> tuple[Peaks, np.ndarray, float, float]:

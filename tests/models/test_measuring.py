@@ -13,7 +13,18 @@ from models.detector.peaks import Peaks
 from models.errors import InputError
 from models.rendering.objects import PlacedObject
 from models.training.chip_pool import PooledChip
-from models.training.measuring import ground_scores, labelled_scores, read_labelled, rendered_scores
+from models.training.evaluation import judge
+from models.training.measuring import (
+    MOST_TURN_DEG,
+    JudgedScenes,
+    ground_scores,
+    held_out_grounds,
+    labelled_reliability,
+    labelled_scores,
+    read_labelled,
+    rendered_reliability,
+    rendered_scores,
+)
 
 CARD = WeightsCard({}, 0, "", {}, dict.fromkeys(CLASSES, (1.0, 0.0)), dict.fromkeys(CLASSES, ()))
 HEADER = "file,gsd_m,class,cx,cy,length_px,width_px,heading_deg,fan_count,text,status,note\n"
@@ -52,21 +63,61 @@ def unit(cls: str, x: float, y: float, heading: float = 0.0) -> PlacedObject:
     return PlacedObject(cls, x, y, 20, 6, heading, 6)
 
 
-def test_each_band_is_scored_by_itself_and_a_wrong_heading_is_no_find() -> None:
-    fine = marked(
+def judged(chips: list[PooledChip]) -> JudgedScenes:
+    found = judge(Marks(), [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)  # type: ignore[arg-type]
+    return JudgedScenes(0.3, (), np.array([chip.native_gsd_m for chip in chips]), found)
+
+
+def test_a_class_is_scored_over_its_scenes_and_a_wrong_heading_is_no_find() -> None:
+    first = marked(
         256,
         [(80, 80, "battery", 0), (80, 120, "battery", 40)],
-        0.20,
+        0.30,
         [unit("battery", 80, 80), unit("battery", 80, 120), unit("battery", 80, 160)],
     )
-    coarse = marked(256, [(80, 80, "battery", 0)], 0.50, [unit("battery", 80, 80)])
-    rows = {row.band: row for row in rendered_scores(Marks(), [fine, coarse])}  # type: ignore[arg-type]
-    assert set(rows) == {"below 0.25 m", "0.45 m and more", "all"}
-    first = rows["below 0.25 m"]
-    assert (first.units, first.recall, first.precision) == (3, pytest.approx(1 / 3), pytest.approx(1 / 2))
-    assert first.f1 == pytest.approx(2 / 5)
-    assert rows["0.45 m and more"].f1 == 1
-    assert rows["all"].count_error == pytest.approx(3 * 0.9 / 4 - 1)
+    second = marked(256, [(80, 80, "battery", 0)], 0.31, [unit("battery", 80, 80)])
+    third = marked(256, [(80, 80, "dry_cooler", 0)], 0.31, [])
+    [row] = rendered_scores(judged([first, second, third]), CARD.calibration)
+    assert (row.cls, row.gsd_m, row.units, row.scenes) == ("battery", 0.3, 4, 2)
+    assert row.precision is not None
+    assert (row.recall.value, row.precision.value) == (0.5, pytest.approx(2 / 3, abs=1e-4))
+    assert row.f1.value == pytest.approx(4 / 7, abs=1e-4)
+    # Resampled scenes are between the worst, that a third of units is found, and the best.
+    assert row.recall.low == pytest.approx(1 / 3, abs=1e-4)
+    assert row.recall.high == 1
+    assert row.fans_error is None
+
+
+def test_fans_of_found_chillers_are_held_against_the_truth() -> None:
+    chip = marked(256, [(80, 80, "air_cooled_chiller", 0)], 0.3, [unit("air_cooled_chiller", 80, 80)])
+    [row] = rendered_scores(judged([chip]), CARD.calibration)
+    # Four are seen where six are.
+    assert row.fans_error is not None
+    assert row.fans_error.value == 2
+
+
+def test_reliability_tells_what_was_right_of_what_was_said() -> None:
+    chip = marked(
+        256,
+        [(80, 80, "battery", 0), (80, 120, "battery", 0), (80, 160, "battery", 0)],
+        0.3,
+        [unit("battery", 80, 80), unit("battery", 80, 120)],
+    )
+    [one] = rendered_reliability([judged([chip, chip])], CARD.calibration)
+    assert (one.cls, one.real, one.detections) == ("battery", False, 6)
+    assert one.stated == pytest.approx(0.9, abs=1e-3)
+    assert one.right.value == pytest.approx(4 / 6, abs=1e-4)
+    assert one.right.low < 0.6 < 0.7 < one.right.high
+
+
+def test_held_out_grounds_that_show_equipment_are_named(tmp_path: Path) -> None:
+    for number in range(11):
+        cv2.imwrite(str(tmp_path / f"field{number:02d}.png"), np.zeros((8, 8, 3), np.uint8))
+    held_out = held_out_grounds(tmp_path)
+    assert [path.stem for path in held_out] == ["field00", "field05", "field10"]
+    assert held_out_grounds(tmp_path, ["field05", "field01"]) == (held_out[0], held_out[2])
+    with pytest.raises(InputError, match="field77"):
+        held_out_grounds(tmp_path, ["field77"])
 
 
 def test_what_is_found_on_empty_ground_is_false() -> None:
@@ -74,6 +125,13 @@ def test_what_is_found_on_empty_ground_is_false() -> None:
     scores, area_km2 = ground_scores(Marks(), images)  # type: ignore[arg-type]
     assert {score.cls: score.false_positives for score in scores if score.false_positives} == {"gas_turbine": 2}
     assert area_km2 == pytest.approx(2 * (176 * 0.3 / 1000) ** 2)
+    turbines = next(score for score in scores if score.cls == "gas_turbine").per_km2
+    assert turbines.value == pytest.approx(2 / area_km2, rel=1e-3)
+    # Two events: Poisson's exact interval is 0.242 to 7.22.
+    assert (turbines.low * area_km2, turbines.high * area_km2) == (
+        pytest.approx(0.242, abs=0.001),
+        pytest.approx(7.225, abs=0.01),
+    )
 
 
 @pytest.fixture
@@ -104,6 +162,17 @@ def test_labelled_objects_are_found_as_any_cooling_class_and_ignored_ones_count_
     assert (at_native.fans_found, at_native.fans) == (3, 5)
     assert at_native.false_positives == 1
     assert at_native.area_km2 == pytest.approx((128 * 0.3 / 1000) ** 2)
+    # One mark lies on the object that counts nowhere, and a turbine is no cooling unit.
+    [said] = labelled_reliability(Marks(), images)  # type: ignore[arg-type]
+    assert (said.cls, said.real, said.detections, said.right.value) == ("cooling", True, 3, 1)
+
+
+def test_a_coarse_image_is_kept_for_its_lettering_alone(labelled: Path) -> None:
+    with (labelled / "labels.csv").open("a") as file:
+        file.write("name.png,1.2,roof_lettering,60,60,40,8,90,,Some Name,sure,\n")
+    [_, name] = read_labelled(labelled)
+    assert (name.gsd_m, name.objects[0].text) == (1.2, "Some Name")
+    assert {row.gsd_m for row in labelled_scores(Marks(), read_labelled(labelled))} == {0.3, 0.5}  # type: ignore[arg-type]
 
 
 def test_finer_images_are_averaged_and_their_labels_follow(tmp_path: Path) -> None:
