@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo recipes test check format train bench pins clean help
+.PHONY: demo recipes test check format train measure bench pins clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,15 @@ format: $(STAMP)  ## rewrite the code in the house format
 train: $(STAMP)  ## train the detector and the lettering reader from scratch
 	$(BIN)/overwatt train
 	$(BIN)/overwatt train-reader
+
+# All that is known of the weights in use, kept beside them: broken off, it goes on with the scenes that it has.
+# For example: make measure BACKGROUNDS=../images/empty LABELLED=../images/labelled LEAVE_OUT=roof03,roof17
+MEASURING ?= measuring
+measure: $(STAMP)  ## measure the weights in use against their targets; writes measured.json, reliability.png, MODEL_CARD.md
+	$(BIN)/overwatt evaluate --workdir "$(MEASURING)" --keep models/weights/measured.json \
+	  $(if $(BACKGROUNDS),--backgrounds "$(BACKGROUNDS)") $(if $(LEAVE_OUT),--leave-out "$(LEAVE_OUT)") \
+	  $(if $(LABELLED),--labelled "$(LABELLED)") $(if $(SCENES),--scenes $(SCENES))
+	$(BIN)/python -m models.training.model_card
 
 # The peers have an environment of their own: their pins are not ours. Half an hour, and 12 GB of disk for the largest
 # scene; BENCH="--only speed" for a part of it.

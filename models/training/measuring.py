@@ -179,7 +179,8 @@ def held_out_grounds(backgrounds: Path | None, leave_out: Sequence[str] = ()) ->
     names = {path.stem for path in (*shown, *held_out)}
     absent = [name for name in leave_out if name not in names]
     if absent:
-        raise InputError(f"--leave-out {absent[0]}: {backgrounds or 'no folder'} holds no such image: take it out.")
+        where = "without --backgrounds there is" if backgrounds is None else f"{backgrounds} holds"
+        raise InputError(f"--leave-out {absent[0]}: {where} no image of that name: take it out.")
     return tuple(path for path in held_out if path.stem not in set(leave_out))
 
 

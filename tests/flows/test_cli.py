@@ -107,6 +107,7 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["evaluate", "--labelled", "missing"], "missing/labels.csv"),
         (["evaluate", "--backgrounds", "missing"], "missing holds no"),
         (["evaluate", "--scenes", "0"], "--scenes"),
+        (["evaluate", "--leave-out", "roof03"], "--leave-out roof03"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(
@@ -132,17 +133,24 @@ def test_weights_are_measured_on_rendered_and_on_real_images(
     for number in range(6):
         Image.new("RGB", (256, 256), (90, 100 + number, 80)).save(ground / f"field{number}.png")
     arguments = ["evaluate", "--scenes", "2", "--workdir", scenes, "--backgrounds", ground, "--labelled", labelled]
+    arguments += ["--leave-out", "field5", "--keep", tmp_path / "measured.json"]
     assert main([str(argument) for argument in (*arguments, "--json")]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "measured.json").read_text()) == found
     assert found["scenes"] == 2
-    assert found["ground_images"] == 2
+    assert found["ground_images"] == 1
     assert sum(row["false_positives"] for row in found["ground"]) == 0
     assert {(row["gsd_m"], row["objects"], row["fans"]) for row in found["labelled"]} == {(0.3, 1, 2), (0.5, 1, 2)}
-    assert found["rendered"]
-    assert all(0 <= row["recall"] <= 1 and row["units"] > 0 for row in found["rendered"])
+    assert {row["gsd_m"] for row in found["rendered"]} == {0.3, 0.5}
+    assert all(0 <= row["recall"]["value"] <= 1 and row["units"] > 0 for row in found["rendered"])
+    assert [row["gsd_m"] for row in found["words"]] == [0.3, 0.5]
+    everywhere = found["coverage"][-1]["coverage"]
+    assert everywhere["scenes"] == everywhere["covered"] + everywhere["below"] + everywhere["above"] > 0
     assert main([str(argument) for argument in arguments]) == 0
     table = capsys.readouterr().out
-    assert all(said in table for said in (found["version"], "2 rendered scenes", "2 real backgrounds", "0 of 1"))
+    assert all(
+        said in table for said in (found["detector"], "2 rendered scenes", "1 real backgrounds", "0 of 1", ">= 0.98")
+    )
 
 
 def test_the_process_ends_with_the_code(overwatt: Overwatt) -> None:

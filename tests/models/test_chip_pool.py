@@ -1,0 +1,34 @@
+"""Pools of rendered chips: what is kept of a chip, and that pools of before stay what they are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import InputError
+from models.training.chip_pool import PoolRecipe, read_chip, render_pool
+
+
+def test_chips_keep_their_words_and_have_the_gsd_asked_for(tmp_path: Path) -> None:
+    recipe = PoolRecipe(seed=3, size_px=96, backgrounds="", native_gsd_m=(0.48, 0.52))
+    [path] = render_pool(tmp_path, recipe, 1, "validation", ())
+    chip = read_chip(path)
+    assert len(chip.words) == len(chip.labels.texts)
+    assert 0.48 <= chip.native_gsd_m <= 0.52
+    with np.load(path) as file:
+        older = {name: file[name] for name in file.files if name != "words"}
+    np.savez(tmp_path / "older.npz", **older | {"texts": np.ones((1, 7), np.float32)})
+    assert read_chip(tmp_path / "older.npz").words == ()
+    np.savez(tmp_path / "words.npz", **older, words=np.array(["NORTH 7", "X"], dtype=str))
+    assert read_chip(tmp_path / "words.npz").words == ("NORTH 7", "X")
+    with pytest.raises(InputError, match="another recipe"):
+        render_pool(tmp_path, PoolRecipe(seed=3, size_px=96, backgrounds=""), 1, "validation", ())
+
+
+def test_a_pool_of_before_gsds_could_be_chosen_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps({"seed": 1, "size_px": 448, "backgrounds": "ground"}))
+    assert render_pool(tmp_path, PoolRecipe(seed=1, size_px=448, backgrounds="ground"), 0, "train", ()) == []
+    left_out = PoolRecipe(seed=1, size_px=448, backgrounds="ground", left_out=("roof",))
+    with pytest.raises(InputError, match="another recipe"):
+        render_pool(tmp_path, left_out, 0, "train", ())
