@@ -42,8 +42,8 @@ _HOW_TO_READ = (
     "Above the line: more often right than it says.\n\n"
     "The upright bar is what so few detections leave\n"
     "open (95%). The numbers below are how many\n"
-    "detections there are. Those in the grey part\n"
-    "are too unsure to be shown to anybody."
+    "detections there are. Those in the shaded part\n"
+    "are too unsure to be counted at all."
 )
 
 
