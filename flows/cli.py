@@ -24,6 +24,8 @@ from pipelines.errors import ArchiveError, InputError, SiteError
 
 PLAIN_WIDTH = 110
 """Columns of a table that goes to a file or a pipe."""
+FINE_RATE = 5e-4
+"""Highest learning rate of a training on corrected labels: a few of them must not undo what the weights know."""
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
@@ -747,44 +749,133 @@ def serve_features(
 
 
 @app.command()
+def label(
+    scene: Annotated[Path, typer.Argument(metavar="SCENE", help="Georeferenced image file.")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.gpkg", help="(default: SCENE's name, .labels.gpkg, here)")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Detector weights (default: those in use)")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of an image that does not state its own.")] = None,
+    min_probability: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out less probable ones.")
+    ] = MIN_PROBABILITY,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file, with all corrections that it may hold.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write detections to a GeoPackage to be corrected in QGIS, for `overwatt train --labels`; no site, no counts."""
+    from flows.labelling import label_to_file
+    from flows.report import label_report, progress_bar
+
+    with progress_bar(Console(stderr=True), "starting"):
+        made = label_to_file(
+            scene,
+            output=output,
+            weights=weights,
+            licence=licence,
+            min_probability=min_probability,
+            overwrite=overwrite,
+            device=device,
+        )
+    _result(as_json, made.as_record(), lambda: label_report(made))
+
+
+@app.command()
 def train(
-    output: Annotated[Path | None, typer.Option(help="Weights file to write (default: the one in use)")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Weights file to write (default: the one in use; with --labels the file's name, here)"),
+    ] = None,
     workdir: Annotated[Path, typer.Option(help="Chips and checkpoint; the same command goes on from it.")] = Path(
         "training"
     ),
-    minutes: Annotated[float, typer.Option(help="Time for training proper.")] = 120.0,
-    chips: Annotated[int, typer.Option(help="Rendered chips to train on.")] = 2600,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.gpkg", help="Corrected file of overwatt label; may be given again."),
+    ] = None,
+    scene: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="IMAGE", help="The image that --labels are of; as often, in the same order."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time for training proper (default: 120; with --labels 15)")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
+    chips: Annotated[
+        int | None, typer.Option(min=1, help="Rendered chips to train on (default: 2600; with --labels 400)")
+    ] = None,
+    validation_chips: Annotated[int, typer.Option(min=2, help="Rendered chips to calibrate and measure on.")] = 200,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of real 0.3 m images without equipment.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Train on from these weights instead of from nothing.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A background that does show some, without suffix; may be given again."),
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Chips of an earlier training (its WORKDIR/pool); may be given again."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Train on from these weights (default: from nothing; with --labels those in use)"),
+    ] = None,
+    start_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Weight of the start in the mean with it that is written.")
+    ] = 0.5,
+    peak_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Highest learning rate (default: 0.0015; with --labels 0.0005)")
+    ] = None,
     seed: int = 1,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train the detector on rendered chips, measure it, and write its weights."""
+    """Train the detector on rendered chips, and on corrected labels of your own, measure it, and write its weights."""
     from flows import progress
-    from flows.report import progress_bar
+    from flows.labelling import read_pairs
+    from flows.report import progress_bar, training_report
+    from models.training.fitting import PEAK_RATE
     from models.training.train_detector import Progress, train_detector
     from pipelines.settings import Settings
 
-    output = output or Settings().weights
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("give either --minutes or --steps, not both")
+    if scene and not labels:
+        raise typer.BadParameter("--scene is the image that labels are of: give --labels FILE.gpkg with it")
+    weights = Settings().weights
+    if labels:
+        start = start or weights
+    output = output or (Path(f"{labels[0].stem}.safetensors") if labels else weights)
+    minutes = minutes if minutes is not None or steps is not None else 15.0 if labels else 120.0
 
     def report(state: Progress) -> None:
         progress.report(f"{state.stage}: {state.message}", round(1000 * state.fraction), 1000)
 
     with progress_bar(Console(stderr=True), "starting"):
+        corrected = read_pairs(labels or (), scene or (), progress.report)
         card = train_detector(
             output,
             workdir=workdir,
-            chips=chips,
+            chips=chips or (400 if labels else 2600),
+            validation_chips=validation_chips,
             minutes=minutes,
+            steps=steps,
+            batch=batch,
             backgrounds=backgrounds,
+            leave_out=leave_out or (),
+            also=also or (),
             start=start,
+            start_share=start_share,
+            peak_rate=peak_rate or (FINE_RATE if labels else PEAK_RATE),
+            corrected=corrected,
             seed=seed,
             device=device,
             progress=report,
         )
-    result = {"weights": str(output), "metrics": dict(card.metrics)}
-    _result(as_json, result, lambda: f"{output} written; measured:\n{json.dumps(result['metrics'], indent=1)}")
+    about = [dict(one.about) for one in corrected]
+    result = {"weights": str(output), "metrics": dict(card.metrics), "corrected_labels": about}
+    _result(as_json, result, lambda: training_report(output, card))
 
 
 @app.command()

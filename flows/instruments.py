@@ -3,6 +3,7 @@
 import atexit
 import gc
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.settings import Settings
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1)
-def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
+def instruments(device: str, weights: Path | None = None) -> tuple[list["Detector"], "Reader"]:
     """Load the detector, on each device named, and the lettering reader, once for all scenes of a process.
 
+    :param weights: of the detector; those of the settings if none
     :raises InputError: weights are missing or foreign, or a device does not exist here
     """
     from models.detector.detector import Detector
@@ -29,4 +31,4 @@ def instruments(device: str) -> tuple[list["Detector"], "Reader"]:
     settings = Settings()
     device = settings.device if device == "auto" else device
     reader = Reader.load(settings.reader_weights, device.partition(",")[0])
-    return Detector.load_each(settings.weights, device), reader
+    return Detector.load_each(weights or settings.weights, device), reader

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -18,7 +19,9 @@ from pipelines.scenes.dates import written_days
 
 if TYPE_CHECKING:  # what makes these values has loaded their modules; a list of sites need not wait for them
     from flows.detecting import Written
+    from flows.labelling import LabelFile
     from flows.summary import RunSummary
+    from models.detector.card import WeightsCard
     from models.training.uncertainty import Figure
     from pipelines.backtest import Backtest
     from pipelines.capacity import Estimate
@@ -74,6 +77,68 @@ def written_table(found: "Written") -> RenderableType:
         *([f"lettering read: {', '.join(found.texts)}"] if found.texts else []),
     ]
     return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def label_report(made: "LabelFile") -> RenderableType:
+    """What there is to correct, and how to go on."""
+    rendered = " (RENDERED imagery)" if made.rendered else ""
+    table = Table(title=Text(f"{made.path}: labels of {made.scene.name}{rendered}", style="bold"), title_justify="left")
+    table.add_column("class")
+    table.add_column("detections", justify="right")
+    for name, count in made.detections.items():
+        table.add_row(name, str(count))
+    small_print = [
+        f"{made.native_gsd_m:.2f} m per pixel; licence {made.licence or 'unknown'}; weights {made.model_version}",
+        *(f"not given: {name}: {reason}" for name, reason in made.not_given.items()),
+        *(f"next: {step}" for step in made.next_steps),
+    ]
+    return Group(table, *(Padding(Text(line), (0, 0, 0, 1)) for line in small_print))
+
+
+def training_report(weights: Path, card: "WeightsCard") -> RenderableType:
+    """What a training reached on rendered chips, and, with corrected labels, what it changed on held-out ground."""
+    rendered = card.metrics["rendered_validation"]
+    table = Table(
+        title=Text(f"{weights}: {rendered['chips']} rendered validation chips", style="bold"), title_justify="left"
+    )
+    for column in ("class", "units", "recall", "precision", "F1"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in rendered["classes"].items():
+        table.add_row(name, str(row["units"]), *(_score(row[key]) for key in ("recall", "precision", "f1")))
+    parts: list[RenderableType] = [table]
+    for one in card.recipe.get("corrected_labels", ()):
+        counts = ", ".join(f"{count} {name}" for name, count in one["units"].items()) or "no unit"
+        kept = ", ".join(f"{count} {name}" for name, count in one["held_out_units"].items()) or "no unit"
+        rendered_scene = " (RENDERED imagery)" if one["rendered"] else ""
+        lines = [
+            f"trained on {one['labels']} of {one['scene']}{rendered_scene}: {counts}; "
+            f"{one['ignored']} ignored, {one['outside_reviewed']} outside the reviewed ground not used",
+            f"held out {one['held_out_ground']}: {kept}",
+        ]
+        parts += [Padding(Text(line), (0, 0, 0, 1)) for line in lines]
+    if "corrected_held_out" in card.metrics:
+        parts.append(_change_table(card.metrics["corrected_held_out"]))
+    parts.append(Padding(Text(f"next: OVERWATT_WEIGHTS={weights} overwatt run SITE"), (0, 0, 0, 1)))
+    return Group(*parts)
+
+
+def _change_table(change: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title=Text("held-out ground, before -> after", style="bold"), title_justify="left")
+    for column in ("class", "units", "recall", "", "precision", "false positives", ""):
+        table.add_column(column, justify="left" if column in ("", "class") else "right")
+    for name, row in change.items():
+        before, after = row["before"], row["after"]
+        both = {key: f"{_score(before[key])} -> {_score(after[key])}" for key in ("recall", "precision")}
+        false = f"{before['false_positives']} -> {after['false_positives']}"
+        table.add_row(
+            *(name, str(row["units"]), both["recall"], row["verdict"]["recall"]),
+            *(both["precision"], false, row["verdict"]["false_positives"]),
+        )
+    return table
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def published_report(made: "Published") -> RenderableType:

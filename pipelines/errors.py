@@ -9,6 +9,7 @@ models.errors.InputError   message is one sentence naming file, field and remedy
 ├── CredentialsError       the file of keys is missing, broken or open to others, or names an unset variable
 ├── TableError             an equipment or accelerator table is missing, empty or has a wrong unit
 ├── ReferenceDataError     there is no snapshot of reference data, or what was downloaded is not the export
+├── LabelError             a file of corrected labels is not of the scene, or a label in it makes no sense
 ├── EstimateError          counts, dates or options given to an estimate make no sense
 ├── ArchiveError           the archive (output root) cannot be written
 ├── DatabaseError          a database cannot be reached, entered or written
@@ -27,6 +28,7 @@ __all__ = [
     "EstimateError",
     "ExtraError",
     "InputError",
+    "LabelError",
     "NoSceneError",
     "ReferenceDataError",
     "SceneError",
@@ -95,6 +97,10 @@ class TableError(InputError):
 
 class ReferenceDataError(InputError):
     """There is no snapshot of reference data, it tracks no such site, or what was downloaded is not the export."""
+
+
+class LabelError(InputError):
+    """A file of corrected labels cannot be read or written, is of another scene, or has a senseless label."""
 
 
 class EstimateError(InputError):

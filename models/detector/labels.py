@@ -4,7 +4,7 @@ Apart from the targets made of them because the processes that render chips need
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Labels:
     """Words; LENGTH along the reading direction, HEADING in [0, 360), CLASS and COUNT are zero."""
     ignored: np.ndarray
     """Objects that are neither a hit nor a miss."""
+    unseen: np.ndarray = field(default_factory=lambda: np.zeros((0, 7), np.float32))
+    """Ground that nobody has looked at: neither objects nor words are there, or not there. CLASS and COUNT are zero."""
 
     @classmethod
     def of(

@@ -32,7 +32,7 @@ def detection_losses(maps: torch.Tensor, targets: dict[str, torch.Tensor]) -> di
         "size": (_absolute(predicted[:, SIZE], wanted[:, 2:4]) * share).sum(),
         "heading": (_absolute(predicted[:, HEADING], wanted[:, 4:6]) * share * elongated).sum(),
         "fans": (_absolute(predicted[:, FANS], wanted[:, 6:7]) * share * with_fans).sum(),
-        "lettering": lettering_loss(maps[:, LETTERING.start], targets["lettering"]),
+        "lettering": lettering_loss(maps[:, LETTERING.start], targets["lettering"], targets["seen"]),
     }
     return {name: WEIGHTS[name] * value for name, value in parts.items()}
 
@@ -49,12 +49,13 @@ def focal_loss(logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.
     return -(hit.sum() + miss.sum()) / centres.sum().clamp(min=len(logits))
 
 
-def lettering_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus Dice, the latter over the whole batch because most crops carry no word."""
-    probability = logits.sigmoid()
+def lettering_loss(logits: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus Dice where `seen`, the latter over the whole batch because most crops carry no word."""
+    probability, mask = logits.sigmoid() * seen, mask * seen
     overlap = 2 * (probability * mask).sum() + 1
     dice = 1 - overlap / (probability.sum() + mask.sum() + 1)
-    return 5 * functional.binary_cross_entropy_with_logits(logits, mask) + dice
+    entropy = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none") * seen
+    return 5 * entropy.sum() / seen.sum().clamp(min=1) + dice
 
 
 def _absolute(predicted: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

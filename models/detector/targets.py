@@ -24,13 +24,15 @@ class Targets:
     centres: np.ndarray
     """bool (classes, h, w): the cells where an object's centre lies."""
     judged: np.ndarray
-    """bool (h, w): False on ignored objects, where the heat-map is not trained."""
+    """bool (h, w): False on ignored objects and unseen ground, where the heat-map is not trained."""
     boxes: np.ndarray
     """float32 (8, h, w): x, y offset, log length, log width, cos 2t, sin 2t, log fans (-1 without), width / length."""
     weight: np.ndarray
     """float32 (h, w): how much the box of this cell counts; 1 at centres, less beside them, 0 elsewhere."""
     lettering: np.ndarray
     """float32 (h, w): 1 on painted words."""
+    seen: np.ndarray
+    """bool (h, w): False on unseen ground, where lettering is not trained."""
 
 
 def make_targets(labels: Labels, height_px: int, width_px: int) -> Targets:
@@ -48,16 +50,20 @@ def make_targets(labels: Labels, height_px: int, width_px: int) -> Targets:
     judged = np.ones((height, width), dtype=bool)
     for row in labels.ignored:
         fill_rectangle(judged, row, False, margin_px=STRIDE)
+    seen = np.ones((height, width), dtype=bool)
+    for row in labels.unseen:
+        fill_rectangle(seen, row, False)
     lettering = np.zeros((height, width), dtype=np.float32)
     for row in labels.texts:
         fill_rectangle(lettering, row, 1.0)
     return Targets(
         heat=_heat_target(objects, classes, columns, rows, height, width),
         centres=centres,
-        judged=judged,
+        judged=judged & seen,
         boxes=boxes,
         weight=weight,
         lettering=lettering,
+        seen=seen,
     )
 
 

@@ -66,7 +66,7 @@ def _cut_off(rng: np.random.Generator, image: np.ndarray, labels: Labels) -> tup
     def kept(table: np.ndarray) -> np.ndarray:
         return table[~beyond(table[:, X] - CROP_PX / 2, table[:, Y] - CROP_PX / 2)]
 
-    return image, Labels(kept(labels.objects), kept(labels.texts), kept(labels.ignored))
+    return image, Labels(kept(labels.objects), kept(labels.texts), kept(labels.ignored), labels.unseen)
 
 
 def empty_windows(chips: Sequence[PooledChip]) -> list[np.ndarray]:
@@ -216,11 +216,12 @@ def _corner(rng: np.random.Generator, chip: PooledChip) -> tuple[int, int]:
 
 def _each(labels: Labels, change: Callable[[np.ndarray], np.ndarray], turned: bool = False) -> Labels:
     objects, texts, ignored = change(labels.objects), change(labels.texts), change(labels.ignored)
+    unseen = change(labels.unseen)
     if turned:
-        for table, period in ((objects, 180), (texts, 360), (ignored, 180)):
+        for table, period in ((objects, 180), (texts, 360), (ignored, 180), (unseen, 180)):
             table[:, HEADING] %= period
             table[table[:, HEADING] >= period, HEADING] = 0  # the remainder of a tiny negative rounds up to the period
-    return Labels(objects, texts, ignored)
+    return Labels(objects, texts, ignored, unseen)
 
 
 def _shift(table: np.ndarray, left: int, top: int) -> np.ndarray:

@@ -170,7 +170,7 @@ def _judge_objects(
     wanted = np.ones(len(units), dtype=bool) & _clear(units[:, X], units[:, Y], shape)
     # Misses and hits at the edge are not judged, whichever of the two decided that they are there.
     kept = np.where(hit, wanted[found] if len(units) else False, _clear(peaks.x_px, peaks.y_px, shape))
-    kept &= hit | ~_on_any(peaks, labels.ignored)
+    kept &= hit | ~_on_any(peaks, np.concatenate([labels.ignored, labels.unseen]))
     unit_score = np.zeros(len(units))
     unit_score[found[hit]] = peaks.score[hit]
 
@@ -203,6 +203,9 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
     """Regions of the lettering map, scored by their mean, against the words on the image."""
     cell_px = STRIDE * LETTERING_POOL
     painted = np.zeros(probability.shape, dtype=bool)
+    seen = np.ones(probability.shape, dtype=bool)
+    for row in labels.unseen:
+        fill_rectangle(seen, row, False, cell_px=cell_px)
     unit_score = []
     for row in labels.texts:
         word = np.zeros(probability.shape, dtype=bool)
@@ -215,8 +218,10 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
     regions, which, stats, _ = cv2.connectedComponentsWithStats((probability >= 0.5).astype(np.uint8), connectivity=8)
     score, hit = [], []
     for region in range(1, regions):
-        if stats[region, cv2.CC_STAT_AREA] >= _MIN_REGION_CELLS:
-            cells = which == region
+        if stats[region, cv2.CC_STAT_AREA] < _MIN_REGION_CELLS:
+            continue
+        cells = which == region
+        if seen[cells].mean() >= _WORD_SHARE:
             score.append(float(probability[cells].mean()))
             hit.append(bool(painted[cells].mean() >= _WORD_SHARE))
     nothing = np.full(len(score), np.nan)

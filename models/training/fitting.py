@@ -51,6 +51,8 @@ class FitRecipe:
     """Checksum of the weights that training starts from; empty: from random ones."""
     minutes: float | None = None
     """Time for training itself, over all resumed parts; the learning rate follows the share of it that has passed."""
+    corrected: str = ""
+    """What corrected labels are trained on, see `models.training.corrections.digest`; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,8 @@ def _resume(
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["recipe"] != asdict(recipe):
+    # Older checkpoints do not say that they saw no corrected labels.
+    if {"corrected": ""} | state["recipe"] != asdict(recipe):
         raise InputError(f"Checkpoint {path} belongs to another recipe: give another working folder or remove it.")
     net.load_state_dict(state["net"])
     average.load_state_dict(state["average"])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from models.detector.card import WeightsCard
 from models.detector.detector import Detector, resolve_device, resolve_precision
 from models.detector.network import DetectorNet
 from models.training.chip_pool import PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
+from models.training.corrections import Corrected, digest, held_out_change
 from models.training.crops import CROP_PX, empty_windows
 from models.training.evaluation import evaluate
 from models.training.fitting import PEAK_RATE, FitRecipe, FitReport, fit
@@ -50,6 +52,7 @@ def train_detector(
     leave_out: Sequence[str] = (),
     also: Sequence[Path] = (),
     start_share: float = 0.5,
+    corrected: Sequence[Corrected] = (),
     device: str = "auto",
     precision: str = "auto",
     progress: Callable[[Progress], None] | None = None,
@@ -61,6 +64,8 @@ def train_detector(
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
     without suffix, that do show some: they are used for nothing. `also` are pools of earlier
     trainings whose chips are shown, and measured on, as well.
+    `corrected` are real scenes with labels that a person has corrected: they are trained on together with the rendered
+    chips, and what that changed on the ground held out of them, from `start` to the new weights, stands in the metrics.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
     training proper) and `steps` is given. Raises `InputError` for a working folder of another recipe, `WeightsError`
     and `DeviceError`.
@@ -90,6 +95,7 @@ def train_detector(
         start="" if first_card is None else first_card["sha256"],
         steps=steps,
         minutes=minutes,
+        corrected=digest([chip for one in corrected for chip in one.chips]),
     )
     earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
     rendered = [read_chip(path) for path in [*train_paths, *earlier]]
@@ -99,11 +105,12 @@ def train_detector(
         rendered,
         grounds,
         recipe,
-        workdir / "checkpoint.pt",
+        workdir / ("-".join(filter(None, ["checkpoint", recipe.corrected])) + ".pt"),
         place,
         arithmetic,
         lambda state: report(Progress("training", state.fraction, _describe(state))),
         start=first,
+        real=[chip for one in corrected for chip in one.chips],
     )
     tensors = released(net if first is None else midway(net, first, start_share))
     validation_paths += [path for pool_folder in also for path in sorted(pool_folder.glob("validation-*.npz"))]
@@ -121,22 +128,25 @@ def train_detector(
         "backgrounds": len(shown),
         "backgrounds_left_out": sorted(set(leave_out)),
         "rendered_grounds": len(empty),
-        "training_data": "rendered chips; real backgrounds as ground and as negatives only",
+        "training_data": "rendered chips; real backgrounds as ground and as negatives only"
+        + ("; corrected labels of scenes as listed" if corrected else ""),
+        "corrected_labels": [dict(one.about) for one in corrected],
         **asdict(recipe),
         "averaged_with_start": first is not None and start_share > 0,
         "start_share": start_share if first is not None else 0.0,
         "start_recipe": None if first_card is None else first_card["recipe"],
     }
-    card = {
-        "recipe": made_of,
-        "seed": seed,
-        "code_version": code_version,
-        **evaluate(
-            _detector(tensors, place, arithmetic),
-            [read_chip(path) for path in validation_paths],
-            [read_background(path, CROP_PX) for path in held_out],
-        ),
-    }
+    measured = evaluate(
+        _detector(tensors, place, arithmetic),
+        [read_chip(path) for path in validation_paths],
+        [read_background(path, CROP_PX) for path in held_out],
+    )
+    card: dict[str, Any] = {"recipe": made_of, "seed": seed, "code_version": code_version, **measured}
+    if corrected and start is not None:
+        report(Progress("evaluating", 0.5, "held-out ground of the corrected scenes, before and after"))
+        after = _detector(tensors, place, arithmetic, WeightsCard.from_json(card))
+        before = Detector.load(start, device, precision)
+        card["metrics"]["corrected_held_out"] = held_out_change(before, after, corrected)
     save_weights(output, tensors, card)
     report(Progress("evaluating", 1.0, f"wrote {output}"))
     return WeightsCard.from_json(card)
@@ -162,11 +172,13 @@ def released(net: DetectorNet) -> dict[str, torch.Tensor]:
     }
 
 
-def _detector(tensors: dict[str, torch.Tensor], device: str, precision: torch.dtype) -> Detector:
-    """A detector of the tensors as published, to be measured; it has no card yet."""
+def _detector(
+    tensors: dict[str, torch.Tensor], device: str, precision: torch.dtype, card: WeightsCard | None = None
+) -> Detector:
+    """A detector of the tensors as published, to be measured; at first it has no card yet."""
     net = DetectorNet()
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    card = WeightsCard(recipe={}, seed=0, code_version="", metrics={}, calibration={}, recall={})
+    card = card or WeightsCard(recipe={}, seed=0, code_version="", metrics={}, calibration={}, recall={})
     return Detector(net, card, "detector-new", device, precision)
 
 

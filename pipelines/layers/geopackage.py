@@ -32,7 +32,7 @@ class Layer:
     """For people; says so where data are of rendered imagery."""
     description: str
     frame: pd.DataFrame
-    """A GeoDataFrame in EPSG:4326 for a layer, a plain frame for a table."""
+    """A GeoDataFrame with its CRS for a layer, a plain frame for a table."""
     look: Look | None = None
     """How QGIS draws it; None for a table."""
 

@@ -1,4 +1,4 @@
-"""How QGIS draws the layers: symbols, labels and time settings, as QGIS writes them, without QGIS.
+"""How QGIS draws the layers: symbols, labels, time settings and forms, as QGIS writes them, without QGIS.
 
 The elements of a style are the same in a style file (QML) and in a project; `style_elements` makes them, `qml` wraps
 them. QGIS 3.22 (Debian 12) and newer read them.
@@ -14,7 +14,17 @@ from models.classes import BY_NAME, LETTERING
 from pipelines.census import DETECTED
 from pipelines.legend import PALETTE
 
-__all__ = ["QGIS_VERSION", "Look", "class_look", "outline_looks", "plural", "qml", "style_elements"]
+__all__ = [
+    "QGIS_VERSION",
+    "FormField",
+    "Look",
+    "class_look",
+    "correction_looks",
+    "outline_looks",
+    "plural",
+    "qml",
+    "style_elements",
+]
 
 QGIS_VERSION = "3.22.16-Białowieża"
 """What the elements were written after, and the oldest that was seen to read them."""
@@ -65,13 +75,30 @@ class Label:
 
 
 @dataclass(frozen=True)
+class FormField:
+    """How one field stands in the form of a feature that is edited."""
+
+    name: str
+    alias: str
+    """What the form calls it."""
+    choices: Sequence[str] = ()
+    """Values of a drop-down list; empty: typed."""
+    default: str = ""
+    """QGIS expression for a feature that is drawn; empty: nothing."""
+    required: bool = False
+    editable: bool = True
+
+
+@dataclass(frozen=True)
 class Look:
-    """How one layer is drawn."""
+    """How one layer is drawn, and edited."""
 
     rules: Sequence[Rule]
     label: Label | None = None
     dated: bool = False
     """Features are shown from their `valid_from` until their `valid_until`."""
+    form: Sequence[FormField] = ()
+    """Fields of the form; empty: QGIS makes one by itself."""
 
 
 def plural(cls: str) -> str:
@@ -126,18 +153,43 @@ def outline_looks(*, rendered: bool, observed: bool) -> Mapping[str, Look]:
     }
 
 
+def correction_looks(form: Sequence[FormField]) -> tuple[Look, Look]:
+    """How detections that a person corrects are drawn, and the ground that was reviewed.
+
+    Fills are faint, because it is the image under them that is looked at.
+    """
+    rules = []
+    for cls, colour in PALETTE.items():
+        sure = f"\"class\" = '{cls}' AND \"status\" IS NOT 'ignore'"
+        rules.append(Rule(plural(cls), sure, Symbol(colour, 0.12, colour, 0.5)))
+    known = ", ".join(f"'{cls}'" for cls in PALETTE)
+    rules.append(
+        Rule("ignore: neither right nor wrong", "\"status\" = 'ignore'", Symbol("#ffffff", 0.3, INK, 0.4, True))
+    )
+    rules.append(
+        Rule("without a class", f'"class" IS NULL OR "class" NOT IN ({known})', Symbol("#ff0000", 0.4, "#ff0000", 0.8))
+    )
+    seen = "coalesce(\"text\", format_number(100 * \"probability\", 0) || '%', 'added')"
+    label = Label(seen, 8, INK, LABELS_FROM_SCALE, priority=8)
+    edge = Rule(
+        "ground that was reviewed: nothing outside is trained on", "", Symbol("#ffffff", 0.0, "#ffd400", 0.7, True)
+    )
+    return Look(rules, label, form=form), Look([edge])
+
+
 def qml(look: Look) -> str:
     """The style file of a layer."""
     root = ET.Element(
         "qgis",
         {
             "version": QGIS_VERSION,
-            "styleCategories": "Symbology|Labeling|Temporal",
+            "styleCategories": "Symbology|Labeling|Temporal" + ("|Fields|Forms" if look.form else ""),
             "labelsEnabled": str(int(look.label is not None)),
             "hasScaleBasedVisibilityFlag": "0",
         },
     )
     root.extend(style_elements(look))
+    root.extend(_form(look.form))
     ET.SubElement(root, "layerGeometryType").text = "2"
     ET.indent(root, " ")
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -150,6 +202,33 @@ def style_elements(look: Look) -> list[ET.Element]:
     if look.label is not None:
         elements.append(_labeling(look.label))
     return elements
+
+
+def _form(fields: Sequence[FormField]) -> list[ET.Element]:
+    """The elements that QGIS keeps of fields: widgets, names for people, defaults, constraints, what may be edited."""
+    if not fields:
+        return []
+    names = ("fieldConfiguration", "aliases", "defaults", "constraints", "editable")
+    widgets, aliases, defaults, constraints, editable = (ET.Element(name) for name in names)
+    for index, field in enumerate(fields):
+        kind = "ValueMap" if field.choices else "TextEdit"
+        widget = ET.SubElement(widgets, "field", {"name": field.name, "configurationFlags": "None"})
+        config = ET.SubElement(ET.SubElement(widget, "editWidget", {"type": kind}), "config")
+        options = ET.SubElement(config, "Option", {"type": "Map"})
+        if field.choices:
+            listed = ET.SubElement(options, "Option", {"name": "map", "type": "List"})
+            for value in field.choices:
+                pair = ET.SubElement(listed, "Option", {"type": "Map"})
+                ET.SubElement(pair, "Option", {"name": value, "type": "QString", "value": value})
+        ET.SubElement(aliases, "alias", {"index": str(index), "field": field.name, "name": field.alias})
+        default = {"field": field.name, "expression": field.default, "applyOnUpdate": "0"}
+        ET.SubElement(defaults, "default", default)
+        # Constraint 1: not null; strength 1: it cannot be saved without.
+        needed = str(int(field.required))
+        strengths = {"notnull_strength": needed, "unique_strength": "0", "exp_strength": "0"}
+        ET.SubElement(constraints, "constraint", {"field": field.name, "constraints": needed} | strengths)
+        ET.SubElement(editable, "field", {"name": field.name, "editable": str(int(field.editable))})
+    return [widgets, aliases, defaults, constraints, editable]
 
 
 def _temporal(dated: bool) -> ET.Element:
