@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry import MultiPolygon, Polygon
 
 from models.calibration import calibrated
-from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
+from models.classes import BY_NAME, CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
@@ -146,7 +146,9 @@ def detect_in_raster(
     # A window of the coarse lattice sees nine times the ground: beside an area, smaller ones.
     large_px = window_px if area is None else math.ceil(window_px / LARGE_LETTERING_SCALE)
     large = _plan(grid, LARGE_LETTERING_SCALE, detector.lattice_px, large_px, (0, 0), on_grid)
-    if not given:
+    # What is left of coarser images is large lettering, which the coarse lattice alone sees.
+    large_only = native_gsd_m > COARSEST_EQUIPMENT_GSD_M * 1.005
+    if not given or large_only:
         plan = dataclasses.replace(plan, cores=())
     if LETTERING.name not in given:
         large = dataclasses.replace(large, cores=())
@@ -181,14 +183,15 @@ def detect_in_raster(
         assert grid.crs is not None
         centre = frame.centroid
         frame = frame[shapely.contains_xy(project_polygon(area, grid.crs), centre.x, centre.y)]
+    main = found_large if large_only else found
     return Detections(
         frame=_ordered(frame, grid),
         model_version=f"{detector.version}+{reader.version}",
         native_gsd_m=native_gsd_m,
         coverage=coverage,
         not_given=not_given,
-        windows_read=found.windows_read,
-        windows_skipped=plan.total - found.windows_read - len(found.damaged),
+        windows_read=main.windows_read,
+        windows_skipped=(large if large_only else plan).total - main.windows_read - len(main.damaged),
         min_probability=min_probability,
         damaged=(
             *found.damaged,

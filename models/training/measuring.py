@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from models.calibration import calibrated, reliability
-from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
+from models.classes import CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector
 from models.detector.labels import Labels
@@ -313,7 +313,7 @@ def read_labelled(folder: Path) -> tuple[RealImage, ...]:
             grouped[line["file"]].append(line | {"line": str(number)})
         except (TypeError, ValueError):
             raise InputError(f"Labels {table}, line {number}, gsd_m: write a number of metres.") from None
-    coarsest_m = max(entry.coarsest_gsd_m for entry in BY_NAME.values())
+    coarsest_m = COARSEST_EQUIPMENT_GSD_M * 1.05
     read = []
     for name, group in grouped.items():
         objects = tuple(_object(table, line) for line in group if line["cx"])

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 from shapely.geometry import Polygon, box
 
+from models.classes import CLASSES
 from models.detector.detector import Detector
 from models.reader.reader import Reader
 from models.rendering.canvas import Canvas, Frame, Truth
@@ -314,12 +316,24 @@ def test_blank_windows_never_reach_the_network(
 def test_coarse_imagery_gives_no_count_but_the_reason(
     picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detectors: list[Detector], reader: Reader
 ) -> None:
-    fetched = write(tmp_path / "coarse.tif", picture[0][::4, ::4], Affine(1.2, 0, WEST, 0, -1.2, NORTH), gsd_m=1.2)
+    fetched = write(tmp_path / "coarse.tif", picture[0][::5, ::5], Affine(1.5, 0, WEST, 0, -1.5, NORTH), gsd_m=1.5)
     detections = detect(fetched, fetched.scene.footprint, detectors, reader)
     assert len(detections.frame) == 0
-    assert set(detections.not_given) >= {"air_cooled_chiller", "battery"}
-    assert "1.20 m" in detections.not_given["battery"]
+    assert set(detections.not_given) == set(CLASSES)
+    assert "1.50 m" in detections.not_given["battery"]
     assert detections.windows_read == 0
+
+
+def test_of_imagery_too_coarse_for_equipment_large_lettering_is_left(
+    picture: tuple[np.ndarray, list[Truth]], tmp_path: Path, detectors: list[Detector], reader: Reader
+) -> None:
+    # 16 m letters in 1.2 m pixels.
+    averaged = cv2.resize(picture[0], None, fx=1 / 4, fy=1 / 4, interpolation=cv2.INTER_AREA)
+    fetched = write(tmp_path / "coarse.tif", averaged, Affine(1.2, 0, WEST, 0, -1.2, NORTH), gsd_m=1.2)
+    detections = detect(fetched, fetched.scene.footprint, detectors, reader)
+    assert set(detections.not_given) == set(CLASSES) - {"roof_lettering"}
+    assert detections.frame["text"].tolist() == ["ORBITAL"]
+    assert detections.windows_read == 1
 
 
 def test_a_damaged_block_is_named(
