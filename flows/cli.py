@@ -847,6 +847,9 @@ def train(
     if labels:
         start = start or weights
     output = output or (Path(f"{labels[0].stem}.safetensors") if labels else weights)
+    if output.suffix != ".safetensors" or output.is_dir():
+        # Hours of corrections must not be written over with weights by a slip.
+        raise typer.BadParameter(f"--output {output} is no weights file: name one that ends in .safetensors")
     minutes = minutes if minutes is not None or steps is not None else 15.0 if labels else 120.0
 
     def report(state: Progress) -> None:
@@ -867,7 +870,7 @@ def train(
             also=also or (),
             start=start,
             start_share=start_share,
-            peak_rate=peak_rate or (FINE_RATE if labels else PEAK_RATE),
+            peak_rate=peak_rate if peak_rate is not None else FINE_RATE if labels else PEAK_RATE,
             corrected=corrected,
             seed=seed,
             device=device,

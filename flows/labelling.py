@@ -1,5 +1,6 @@
 """`overwatt label` and `overwatt train --labels`: detections to a file that a person corrects, and back to training."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class LabelFile:
             f"open {self.scene} and {self.path} in QGIS; in the layer labels delete what is false, draw what is "
             "missing (around each unit, the box is made from it), correct class and status, and save",
             "in the layer reviewed, make the polygon as small as the ground that you have looked at",
-            f"overwatt train --labels {self.path} --scene {self.scene}",
+            shlex.join(["overwatt", "train", "--labels", str(self.path), "--scene", str(self.scene)]),
         )
 
 
@@ -109,7 +110,7 @@ def read_pairs(
 ) -> tuple["Corrected", ...]:
     """Read label files with their scenes, paired in order.
 
-    :raises InputError: there are not as many of one as of the other, or a pair is at fault
+    :raises InputError: there are not as many of one as of the other, two are of one image, or a pair is at fault
     """
     if len(labels) != len(scenes):
         raise InputError(
@@ -120,8 +121,16 @@ def read_pairs(
     from pipelines.labels import read_corrected
 
     cache = Settings().cache
-    read = []
+    read: list[Corrected] = []
     for number, (file, scene) in enumerate(zip(labels, scenes, strict=True)):
         report(f"reading {file.name}", number, len(labels))
-        read.append(read_corrected(file, scene, detector_gsd_m=GSD_M, cache=cache))
+        one = read_corrected(file, scene, detector_gsd_m=GSD_M, cache=cache)
+        for earlier, earlier_file in zip(read, labels, strict=False):
+            if earlier.about["scene_sha256"] == one.about["scene_sha256"]:
+                # What one file holds out the other may train on.
+                raise InputError(
+                    f"--labels {earlier_file} and --labels {file} are of one image, {scene.name}: copy the labels and "
+                    "the reviewed ground of both into one file"
+                )
+        read.append(one)
     return tuple(read)

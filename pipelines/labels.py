@@ -24,7 +24,7 @@ from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.validation import explain_validity
 
-from models.classes import BY_NAME, CLASSES, LETTERING
+from models.classes import BY_NAME, CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.training.chip_pool import PooledChip
 from models.training.corrections import HALO_PX, HELD_OUT_CORE_PX, Corrected
@@ -65,11 +65,11 @@ def refuse_coarse(name: str, native_gsd_m: float) -> None:
 
     :raises SceneError: its pixels are too large
     """
-    coarsest_m = max(BY_NAME[cls].coarsest_gsd_m for cls in CLASSES)
-    if native_gsd_m > coarsest_m * 1.005:
+    # Large lettering alone is no reason: every unit on such a scene would be taught to be ground.
+    if not any(BY_NAME[cls].resolved_at(native_gsd_m) for cls in OBJECT_CLASSES):
         raise SceneError(
-            f"{name} has pixels of {native_gsd_m:.2f} m, coarser than {coarsest_m:.2f} m, the coarsest at which any "
-            "unit can be told: take a sharper image of the place"
+            f"{name} has pixels of {native_gsd_m:.2f} m, coarser than {COARSEST_EQUIPMENT_GSD_M:.2f} m, the coarsest "
+            "at which any unit can be told: take a sharper image of the place"
         )
 
 
@@ -237,7 +237,8 @@ def _runs(row: npt.NDArray[np.bool_]) -> set[tuple[int, int]]:
 
 def _about(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise LabelError(f"{path} does not exist: make it with `overwatt label SCENE` and correct it in QGIS")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise LabelError(f"{path} {what}: make a file with `overwatt label SCENE` and correct it in QGIS")
     try:
         names = set(pyogrio.list_layers(path)[:, 0])
     except (DataSourceError, DataLayerError):

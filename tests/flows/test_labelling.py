@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,9 +168,24 @@ def test_labels_need_their_scenes_one_each(tmp_path: Path, capsys: pytest.Captur
     for arguments, sentence in (
         (["--labels", "a.gpkg"], "give each label file with its scene"),
         (["--scene", "a.tif"], "give --labels FILE.gpkg with it"),
-        (["--labels", "a.gpkg", "--scene", "a.tif"], "does not exist: make it with `overwatt label SCENE`"),
+        (["--labels", "a.gpkg", "--scene", "a.tif"], "does not exist: make a file with `overwatt label SCENE`"),
         (["--minutes", "1", "--steps", "1"], "not both"),
+        (["--labels", "a.gpkg", "--scene", "a.tif", "--output", "a.gpkg"], "a.gpkg is no weights file"),
     ):
         assert main(["train", *arguments, "--workdir", str(tmp_path / "work")]) == 2
         assert sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "work").exists()
+
+
+def test_two_files_of_one_image_are_refused_because_one_may_teach_what_the_other_holds_out(
+    corrected: Corrected, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = corrected.folder / "work" / "copy.gpkg"
+    shutil.copy(corrected.labels, copy)
+    pairs = [
+        argument
+        for file in (corrected.labels, copy)
+        for argument in ("--labels", str(file), "--scene", str(corrected.scene))
+    ]
+    assert main(["train", *pairs, "--steps", "1"]) == 2
+    assert "are of one image, roof.tif: copy" in " ".join(capsys.readouterr().err.split())

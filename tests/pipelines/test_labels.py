@@ -275,8 +275,10 @@ def test_files_that_are_not_labels_of_the_scene_are_refused(labels: Path, scene:
     write_scene(other, black_from=400)
     with pytest.raises(InputError, match=r"holds labels of noise\.tif .* is another file"):
         read(labels, other)
-    with pytest.raises(InputError, match="does not exist: make it with `overwatt label SCENE`"):
+    with pytest.raises(InputError, match="does not exist: make a file with `overwatt label SCENE`"):
         read(tmp_path / "none.gpkg", scene)
+    with pytest.raises(InputError, match="is a folder: make a file"):
+        read(tmp_path, scene)
     text = tmp_path / "text.gpkg"
     text.write_text("no database")
     with pytest.raises(InputError, match="no GeoPackage that can be read"):
