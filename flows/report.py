@@ -1,6 +1,7 @@
 """Results for people at a terminal: tables and a progress bar, made with rich."""
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,7 @@ def training_report(weights: Path, card: "WeightsCard") -> RenderableType:
     for name, row in rendered["classes"].items():
         table.add_row(name, str(row["units"]), *(_score(row[key]) for key in ("recall", "precision", "f1")))
     parts: list[RenderableType] = [table]
+    earlier = _images_trained_on(card.recipe.get("start_recipe"))
     for one in card.recipe.get("corrected_labels", ()):
         counts = ", ".join(f"{count} {name}" for name, count in one["units"].items()) or "no unit"
         kept = ", ".join(f"{count} {name}" for name, count in one["held_out_units"].items()) or "no unit"
@@ -115,11 +117,24 @@ def training_report(weights: Path, card: "WeightsCard") -> RenderableType:
             f"{one['ignored']} ignored, {one['outside_reviewed']} outside the reviewed ground not used",
             f"held out {one['held_out_ground']}: {kept}",
         ]
+        if one["scene_sha256"] in earlier:
+            lines.append(
+                f"the weights it went on from were already trained on {one['scene']}: they may know the held-out ground"
+            )
         parts += [Padding(Text(line), (0, 0, 0, 1)) for line in lines]
     if "corrected_held_out" in card.metrics:
         parts.append(_change_table(card.metrics["corrected_held_out"]))
-    parts.append(Padding(Text(f"next: OVERWATT_WEIGHTS={weights} overwatt run SITE"), (0, 0, 0, 1)))
+    parts.append(Padding(Text(f"next: OVERWATT_WEIGHTS={shlex.quote(str(weights))} overwatt run SITE"), (0, 0, 0, 1)))
     return Group(*parts)
+
+
+def _images_trained_on(recipe: Mapping[str, Any] | None) -> set[str]:
+    """Checksums of the images whose corrected labels a training, and those that it went on from, were shown."""
+    images = set()
+    while recipe:
+        images |= {one["scene_sha256"] for one in recipe.get("corrected_labels") or ()}
+        recipe = recipe.get("start_recipe")
+    return images
 
 
 def _change_table(change: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -19,7 +19,7 @@ import pyogrio
 import rasterio.features
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.validation import explain_validity
@@ -275,16 +275,22 @@ def _layer(path: Path, layer: str) -> gpd.GeoDataFrame:
     return frame
 
 
-def _on_grid(shapes: npt.NDArray[np.object_], crs: CRS, grid: Grid) -> npt.NDArray[np.object_]:
-    """Geometries in pixels of the lattice."""
+def _on_grid(path: Path, layer: str, frame: gpd.GeoDataFrame, shapes: Sequence[Any], grid: Grid) -> npt.NDArray:
+    """Geometries of a layer, in its CRS, in pixels of the lattice."""
     assert grid.crs is not None
-    transformer = Transformer.from_crs(crs, grid.crs, always_xy=True)
+    transformer = Transformer.from_crs(frame.crs, grid.crs, always_xy=True)
     inverse = ~grid.transform
 
     def convert(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.column_stack(inverse @ transformer.transform(xy[:, 0], xy[:, 1]))
+        x, y = transformer.transform(xy[:, 0], xy[:, 1])
+        if not np.isfinite([x, y]).all():
+            raise LabelError(
+                f"{path}, layer {layer}, has coordinates that its CRS, {frame.crs.name}, does not know: set the right "
+                "one in QGIS (Layer > Set CRS) and save it so"
+            )
+        return np.column_stack(inverse @ (x, y))
 
-    return np.asarray(shapely.transform(shapes, convert))
+    return np.asarray(shapely.transform(np.array(shapes, object), convert))
 
 
 def read_drawn(path: Path, grid: Grid) -> Drawn:
@@ -301,7 +307,7 @@ def read_drawn(path: Path, grid: Grid) -> Drawn:
     shapes = [_polygon(path, LABELS, fid, shape) for fid, shape in frame.geometry.items()]
     classes = [_choice(path, fid, "class", value, CLASSES) for fid, value in frame["class"].items()]
     statuses = [_choice(path, fid, "status", value, STATUSES) for fid, value in frame["status"].items()]
-    on_grid = _on_grid(np.array(shapes, object), frame.crs, grid)
+    on_grid = _on_grid(path, LABELS, frame, shapes, grid)
     heading_deg = _numbers(path, frame["heading_deg"])
     fans = _numbers(path, frame["fan_count"])
     table = np.zeros((len(frame), 7), np.float32)
@@ -401,7 +407,7 @@ def _reviewed(path: Path, frame: gpd.GeoDataFrame, grid: Grid) -> Polygon | Mult
             why = explain_validity(shape)
             raise LabelError(f"{path}, layer {REVIEWED}, feature {fid}: its geometry is invalid ({why}); draw it again")
         shapes.append(shape)
-    area = shapely.union_all(_on_grid(np.array(shapes, object), frame.crs, grid)) if shapes else Polygon()
+    area = shapely.union_all(_on_grid(path, REVIEWED, frame, shapes, grid)) if shapes else Polygon()
     area = shapely.intersection(area, shapely.box(0, 0, grid.width_px, grid.height_px))
     parts = [part for part in shapely.get_parts(area) if isinstance(part, Polygon) and not part.is_empty]
     if not parts:

@@ -74,6 +74,7 @@ def train_detector(
         raise ValueError("train_detector() needs either minutes or steps")
     place = resolve_device(device)
     arithmetic = resolve_precision(precision, place)
+    first, first_card = (None, None) if start is None else load_weights(start)
     report = progress or _log
     shown, held_out = split_backgrounds(backgrounds)
     shown, held_out = (tuple(path for path in part if path.stem not in set(leave_out)) for part in (shown, held_out))
@@ -87,7 +88,6 @@ def train_detector(
         workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
     )
 
-    first, first_card = (None, None) if start is None else load_weights(start)
     recipe = FitRecipe(
         seed=seed,
         batch=batch,

@@ -1,6 +1,7 @@
 """From an image to a label file, corrected as GIS programs do it, to weights that have learned from it."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -16,8 +17,10 @@ import rasterio
 import shapely
 import torch
 from rasterio.transform import from_origin
+from rich.console import Console
 
 from flows.cli import main
+from flows.report import training_report
 from models.classes import OBJECT_CLASSES
 from models.detector.detector import Detector
 from models.detector.losses import detection_losses
@@ -170,6 +173,7 @@ def test_labels_need_their_scenes_one_each(tmp_path: Path, capsys: pytest.Captur
         (["--scene", "a.tif"], "give --labels FILE.gpkg with it"),
         (["--labels", "a.gpkg", "--scene", "a.tif"], "does not exist: make a file with `overwatt label SCENE`"),
         (["--minutes", "1", "--steps", "1"], "not both"),
+        (["--start", "none.safetensors", "--steps", "1"], "none.safetensors does not exist"),
         (["--labels", "a.gpkg", "--scene", "a.tif", "--output", "a.gpkg"], "a.gpkg is no weights file"),
     ):
         assert main(["train", *arguments, "--workdir", str(tmp_path / "work")]) == 2
@@ -189,3 +193,14 @@ def test_two_files_of_one_image_are_refused_because_one_may_teach_what_the_other
     ]
     assert main(["train", *pairs, "--steps", "1"]) == 2
     assert "are of one image, roof.tif: copy" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_that_goes_on_from_one_on_the_same_image_says_that_nothing_is_held_out_from_both(
+    corrected: Corrected,
+) -> None:
+    card = Detector.load(corrected.weights, "cpu").card
+    again = dataclasses.replace(card, recipe=dict(card.recipe) | {"start_recipe": card.recipe})
+    for one, told in ((card, False), (again, True)):
+        console = Console(record=True, width=300, file=io.StringIO())
+        console.print(training_report(corrected.weights, one))
+        assert ("already trained on roof.tif" in console.export_text()) == told

@@ -304,6 +304,13 @@ def test_a_layer_without_crs_or_field_is_refused(labels: Path, scene: Path) -> N
         read(labels, scene)
 
 
+@pytest.mark.parametrize("layer", ["labels", "reviewed"])
+def test_metres_that_are_called_degrees_are_refused(layer: str, labels: Path, scene: Path) -> None:
+    edit(labels, layer, lambda frame: frame.set_crs("EPSG:4326", allow_override=True))
+    with pytest.raises(InputError, match=f"layer {layer}, has coordinates that its CRS, WGS 84, does not know"):
+        read(labels, scene)
+
+
 @pytest.mark.parametrize("ground", [[], [square(x=9000, side=100)]])
 def test_without_reviewed_ground_nothing_is_read(ground: list[Polygon], labels: Path, scene: Path) -> None:
     edit(
