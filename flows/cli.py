@@ -909,6 +909,9 @@ def evaluate(
     from pipelines.measured import measure
     from pipelines.settings import Settings
 
+    if keep is not None and (keep.is_dir() or not keep.parent.is_dir()):
+        # Before half an hour of measuring, not after it.
+        raise typer.BadParameter(f"--keep {keep} cannot be written: name a file in a folder that there is")
     detector = Detector.load(weights or Settings().weights, device)
     reader = Reader.load(Settings().reader_weights, device)
     kept = contextlib.nullcontext(workdir) if workdir else tempfile.TemporaryDirectory()

@@ -108,6 +108,7 @@ def test_without_a_command_the_commands_are_listed(overwatt: Overwatt) -> None:
         (["evaluate", "--backgrounds", "missing"], "missing holds no"),
         (["evaluate", "--scenes", "0"], "--scenes"),
         (["evaluate", "--leave-out", "roof03"], "--leave-out roof03"),
+        (["evaluate", "--keep", "missing/measured.json"], "--keep missing/measured.json"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(
