@@ -54,15 +54,23 @@ class PoolRecipe:
         return {name: value for name, value in record.items() if value not in (None, [])}
 
 
-def split_backgrounds(folder: Path | None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Background files for training and those held out for evaluation; both empty without a folder."""
-    if folder is None:
-        return (), ()
-    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if not files:
+def split_backgrounds(folder: Path | None, leave_out: Sequence[str] = ()) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Background files for training and those held out for evaluation; both empty without a folder.
+
+    `leave_out` names files, without suffix, that do show equipment and are in neither. Raises `InputError` for a folder
+    without images and for a name that is not there.
+    """
+    images = () if folder is None else sorted(folder.glob("*"))
+    files = [path for path in images if path.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    if folder is not None and not files:
         raise InputError(f"Background folder {folder} holds no .jpg or .png file: name one that does.")
-    held_out = tuple(files[::HOLD_OUT])
-    return tuple(p for p in files if p not in set(held_out)), held_out
+    absent = sorted(set(leave_out) - {path.stem for path in files})
+    if absent:
+        where = "without --backgrounds there is" if folder is None else f"{folder} holds"
+        raise InputError(f"--leave-out {absent[0]}: {where} no image of that name: take it out.")
+    # Which are held out does not depend on what is left out.
+    used = [(number % HOLD_OUT == 0, path) for number, path in enumerate(files) if path.stem not in leave_out]
+    return tuple(path for held_out, path in used if not held_out), tuple(path for held_out, path in used if held_out)
 
 
 def render_pool(

@@ -175,13 +175,7 @@ def held_out_grounds(backgrounds: Path | None, leave_out: Sequence[str] = ()) ->
 
     `leave_out` names files, without suffix, that do show equipment. Raises `InputError` for one that is not there.
     """
-    shown, held_out = split_backgrounds(backgrounds)
-    names = {path.stem for path in (*shown, *held_out)}
-    absent = [name for name in leave_out if name not in names]
-    if absent:
-        where = "without --backgrounds there is" if backgrounds is None else f"{backgrounds} holds"
-        raise InputError(f"--leave-out {absent[0]}: {where} no image of that name: take it out.")
-    return tuple(path for path in held_out if path.stem not in set(leave_out))
+    return split_backgrounds(backgrounds, leave_out)[1]
 
 
 def rendered_scores(scenes: JudgedScenes, calibration: Mapping[str, tuple[float, float]]) -> tuple[RenderedScore, ...]:

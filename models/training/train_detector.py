@@ -76,10 +76,14 @@ def train_detector(
     arithmetic = resolve_precision(precision, place)
     first, first_card = (None, None) if start is None else load_weights(start)
     report = progress or _log
-    shown, held_out = split_backgrounds(backgrounds)
-    shown, held_out = (tuple(path for path in part if path.stem not in set(leave_out)) for part in (shown, held_out))
+    shown, held_out = split_backgrounds(backgrounds, leave_out)
 
-    pool = PoolRecipe(seed=seed, size_px=CHIP_PX, backgrounds="" if backgrounds is None else str(backgrounds))
+    pool = PoolRecipe(
+        seed=seed,
+        size_px=CHIP_PX,
+        backgrounds="" if backgrounds is None else str(backgrounds),
+        left_out=tuple(sorted(set(leave_out))),
+    )
     rendering = _rendering(report, chips + validation_chips)
     validation_paths = render_pool(
         workdir / "pool", pool, validation_chips, "validation", held_out, lambda done, _: rendering(done)
@@ -126,7 +130,7 @@ def train_detector(
         "steps_made": made,
         "precision": str(arithmetic).removeprefix("torch."),
         "backgrounds": len(shown),
-        "backgrounds_left_out": sorted(set(leave_out)),
+        "backgrounds_left_out": list(pool.left_out),
         "rendered_grounds": len(empty),
         "training_data": "rendered chips; real backgrounds as ground and as negatives only"
         + ("; corrected labels of scenes as listed" if corrected else ""),
@@ -219,7 +223,7 @@ def main() -> None:
     parser.add_argument(
         "--start-share", type=float, default=0.5, help="weight of the start in the mean that is written"
     )
-    parser.add_argument("--leave-out", nargs="*", default=(), help="backgrounds that do show equipment: no negatives")
+    parser.add_argument("--leave-out", nargs="*", default=(), help="backgrounds that do show equipment: not used")
     parser.add_argument("--also", nargs="*", type=Path, default=(), help="pools whose chips are shown as well")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
