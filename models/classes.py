@@ -46,3 +46,8 @@ CLASSES = (*OBJECT_CLASSES, LETTERING.name)
 COARSEST_EQUIPMENT_GSD_M = max(c.coarsest_gsd_m for c in EQUIPMENT)
 """Past it a scene can show large lettering only."""
 BY_NAME = {c.name: c for c in (*EQUIPMENT, LETTERING)}
+
+
+def equipment_resolved_at(gsd_m: float) -> bool:
+    """Whether units of any class can be counted at a native GSD; what coarser images show is large lettering alone."""
+    return any(c.resolved_at(gsd_m) for c in EQUIPMENT)

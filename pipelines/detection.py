@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry import MultiPolygon, Polygon
 
 from models.calibration import calibrated
-from models.classes import BY_NAME, CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
+from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES, equipment_resolved_at
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector, Peaks
 from models.reader.reader import Reader
@@ -147,7 +147,7 @@ def detect_in_raster(
     large_px = window_px if area is None else math.ceil(window_px / LARGE_LETTERING_SCALE)
     large = _plan(grid, LARGE_LETTERING_SCALE, detector.lattice_px, large_px, (0, 0), on_grid)
     # What is left of coarser images is large lettering, which the coarse lattice alone sees.
-    large_only = native_gsd_m > COARSEST_EQUIPMENT_GSD_M * 1.005
+    large_only = not equipment_resolved_at(native_gsd_m)
     if not given or large_only:
         plan = dataclasses.replace(plan, cores=())
     if LETTERING.name not in given:

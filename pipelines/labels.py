@@ -24,7 +24,7 @@ from rasterio.transform import Affine
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.validation import explain_validity
 
-from models.classes import BY_NAME, CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
+from models.classes import BY_NAME, CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, equipment_resolved_at
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.training.chip_pool import PooledChip
 from models.training.corrections import HALO_PX, HELD_OUT_CORE_PX, Corrected
@@ -66,7 +66,7 @@ def refuse_coarse(name: str, native_gsd_m: float) -> None:
     :raises SceneError: its pixels are too large
     """
     # Large lettering alone is no reason: every unit on such a scene would be taught to be ground.
-    if not any(BY_NAME[cls].resolved_at(native_gsd_m) for cls in OBJECT_CLASSES):
+    if not equipment_resolved_at(native_gsd_m):
         raise SceneError(
             f"{name} has pixels of {native_gsd_m:.2f} m, coarser than {COARSEST_EQUIPMENT_GSD_M:.2f} m, the coarsest "
             "at which any unit can be told: take a sharper image of the place"

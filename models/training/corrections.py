@@ -12,14 +12,12 @@ from models.calibration import calibrated
 from models.classes import CLASSES
 from models.detector.detector import Detector
 from models.training.chip_pool import PooledChip
-from models.training.evaluation import Judged, judge
+from models.training.evaluation import COUNTED, Judged, found_units, judge
 
 __all__ = ["HALO_PX", "HELD_OUT_CORE_PX", "Corrected", "digest", "held_out_change"]
 
 HELD_OUT_CORE_PX, HALO_PX = 256, 96
 """Held-out chips are judged in their core; around it lies what the network looks at, its halo in the engine."""
-COUNTED = 0.5
-"""Probability from which a detection counts in recall, precision and as a false positive."""
 CHANCE = 0.1
 """A change that chance alone makes more often than this is too small to tell."""
 
@@ -83,9 +81,8 @@ class _Outcome:
 
     @classmethod
     def of(cls, judged: Judged, calibration: tuple[float, float]) -> "_Outcome":
-        found = (judged.unit_score > 0) & (calibrated(judged.unit_score, calibration) >= COUNTED)
         counted = calibrated(judged.score, calibration) >= COUNTED
-        return cls(found, int(judged.hit[counted].sum()), int((~judged.hit[counted]).sum()))
+        return cls(found_units(judged, calibration), int(judged.hit[counted].sum()), int((~judged.hit[counted]).sum()))
 
     @classmethod
     def together(cls, parts: Sequence["_Outcome"]) -> "_Outcome":

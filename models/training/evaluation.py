@@ -21,6 +21,8 @@ from models.detector.targets import fill_rectangle
 from models.training.chip_pool import PooledChip
 
 MIN_SCORE = 0.02
+COUNTED = 0.5
+"""Probability from which a detection counts in recall, precision and as a false positive."""
 GSD_EDGES_M = (0.0, 0.28, 0.34, 0.42, 0.50, 0.60)
 """Bins of native GSD that recall is given for; the last one is open."""
 _EDGE_PX = 40
@@ -93,8 +95,8 @@ def evaluate(
         rendered[name] = _scores(name, measured, parameters)
         false = calibrated(empty.score, parameters)
         real[name] = {
-            "false_positives": int((false >= 0.5).sum()),
-            "false_positives_per_km2": _ratio((false >= 0.5).sum(), area_km2),
+            "false_positives": int((false >= COUNTED).sum()),
+            "false_positives_per_km2": _ratio((false >= COUNTED).sum(), area_km2),
             "expected_count_per_km2": _ratio(false.sum(), area_km2),
         }
     return {
@@ -237,7 +239,7 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
 
 
 def _recall_points(judged: Judged, gsd_m: np.ndarray, parameters: tuple[float, float]) -> Iterable[RecallPoint]:
-    found = _found(judged, parameters, MIN_PROBABILITY)
+    found = found_units(judged, parameters, MIN_PROBABILITY)
     unit_gsd = gsd_m[judged.unit_image]
     which = np.searchsorted(GSD_EDGES_M, unit_gsd, side="right")
     certain = _certain(judged, parameters, len(gsd_m))[judged.unit_image]
@@ -258,8 +260,8 @@ def _certain(judged: Judged, parameters: tuple[float, float], images: int) -> np
 
 def _scores(name: str, judged: Judged, parameters: tuple[float, float]) -> dict[str, Any]:
     probability = calibrated(judged.score, parameters)
-    sure = probability >= 0.5
-    recall = _ratio(_found(judged, parameters, 0.5).sum(), len(judged.unit_score))
+    sure = probability >= COUNTED
+    recall = _ratio(found_units(judged, parameters).sum(), len(judged.unit_score))
     precision = _ratio(judged.hit[sure].sum(), sure.sum())
     both = None if recall is None or precision is None else recall + precision
     return {
@@ -275,7 +277,8 @@ def _scores(name: str, judged: Judged, parameters: tuple[float, float]) -> dict[
     }
 
 
-def _found(judged: Judged, parameters: tuple[float, float], least: float) -> np.ndarray:
+def found_units(judged: Judged, parameters: tuple[float, float], least: float = COUNTED) -> np.ndarray:
+    """Bool (m,): which units a detection of at least this probability has found."""
     return (judged.unit_score > 0) & (calibrated(judged.unit_score, parameters) >= least)
 
 

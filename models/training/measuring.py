@@ -14,18 +14,16 @@ import cv2
 import numpy as np
 
 from models.calibration import calibrated, reliability
-from models.classes import CLASSES, COARSEST_EQUIPMENT_GSD_M, LETTERING, OBJECT_CLASSES
+from models.classes import CLASSES, LETTERING, OBJECT_CLASSES, equipment_resolved_at
 from models.detector.card import MIN_PROBABILITY
 from models.detector.detector import Detector
 from models.detector.labels import Labels
 from models.detector.peaks import Peaks, thinned
 from models.errors import InputError
 from models.training.chip_pool import PoolRecipe, read_chip, render_pool, split_backgrounds
-from models.training.evaluation import Judged, judge, judged_area_km2
+from models.training.evaluation import COUNTED, Judged, found_units, judge, judged_area_km2
 from models.training.uncertainty import Figure, rate, ratio, share
 
-COUNTED = 0.5
-"""Probability from which a detection counts in recall, precision and as a false positive."""
 MOST_TURN_DEG = 15.0
 """A detection of a long unit that is turned further has not found it."""
 NATIVE_GSD_M = {0.3: (0.28, 0.32), 0.5: (0.48, 0.52)}
@@ -184,7 +182,7 @@ def rendered_scores(scenes: JudgedScenes, calibration: Mapping[str, tuple[float,
     for name in CLASSES:
         judged, parameters, n = scenes.judged[name], calibration[name], len(scenes.native_gsd_m)
         counted = calibrated(judged.score, parameters) >= COUNTED
-        found = (judged.unit_score > 0) & (calibrated(judged.unit_score, parameters) >= COUNTED)
+        found = found_units(judged, parameters)
         units, detected = np.bincount(judged.unit_image, minlength=n), np.bincount(judged.image[counted], minlength=n)
         hits, seen = (
             np.bincount(image[right], minlength=n)
@@ -307,12 +305,11 @@ def read_labelled(folder: Path) -> tuple[RealImage, ...]:
             grouped[line["file"]].append(line | {"line": str(number)})
         except (TypeError, ValueError):
             raise InputError(f"Labels {table}, line {number}, gsd_m: write a number of metres.") from None
-    coarsest_m = COARSEST_EQUIPMENT_GSD_M * 1.05
     read = []
     for name, group in grouped.items():
         objects = tuple(_object(table, line) for line in group if line["cx"])
         painted = any(item.cls == LETTERING.name for item in objects)
-        if float(group[0]["gsd_m"]) <= coarsest_m or painted:
+        if equipment_resolved_at(float(group[0]["gsd_m"])) or painted:
             read.append(RealImage(folder / name, float(group[0]["gsd_m"]), objects))
     return tuple(read)
 
