@@ -43,7 +43,6 @@ CELL_PX = 4
 """Unseen ground is told by cells of this side; one that is not wholly seen is unseen."""
 CHIP_PX, OVERLAP_PX = 768, 128
 """Cores of training chips, and how much farther they reach, so that a unit or word on an edge is whole in one."""
-LEAST_PX = 64
 HELD_OUT, HELD_OUT_SHARES = 0.25, (0.15, 0.4)
 """How much of the labels, or of the ground where there are few, is held out; and between which shares it may be."""
 FEW_LABELS = 4
@@ -474,9 +473,8 @@ def _training_chips(
         )
         # The surroundings are seen by the network, and not judged.
         near = near.grown(OVERLAP_PX, box)
-        near = Box(near.x0, near.y0, max(near.x1, near.x0 + LEAST_PX), max(near.y1, near.y0 + LEAST_PX))
-        rgb, seen = _ground(image, near, area)
-        chips.append(PooledChip(rgb, units.labels(near, seen), native_gsd_m))
+        part = np.s_[near.y0 - box.y0 : near.y1 - box.y0, near.x0 - box.x0 : near.x1 - box.x0]
+        chips.append(PooledChip(np.ascontiguousarray(rgb[part]), units.labels(near, seen[part]), native_gsd_m))
     return chips
 
 

@@ -92,6 +92,7 @@ def train_detector(
         workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
     )
 
+    labelled = [chip for one in corrected for chip in one.chips]
     recipe = FitRecipe(
         seed=seed,
         batch=batch,
@@ -99,7 +100,7 @@ def train_detector(
         start="" if first_card is None else first_card["sha256"],
         steps=steps,
         minutes=minutes,
-        corrected=digest([chip for one in corrected for chip in one.chips]),
+        corrected=digest(labelled),
     )
     earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
     rendered = [read_chip(path) for path in [*train_paths, *earlier]]
@@ -109,12 +110,12 @@ def train_detector(
         rendered,
         grounds,
         recipe,
-        workdir / ("-".join(filter(None, ["checkpoint", recipe.corrected])) + ".pt"),
+        workdir / (f"checkpoint-{recipe.corrected}.pt" if labelled else "checkpoint.pt"),
         place,
         arithmetic,
         lambda state: report(Progress("training", state.fraction, _describe(state))),
         start=first,
-        real=[chip for one in corrected for chip in one.chips],
+        real=labelled,
     )
     tensors = released(net if first is None else midway(net, first, start_share))
     validation_paths += [path for pool_folder in also for path in sorted(pool_folder.glob("validation-*.npz"))]

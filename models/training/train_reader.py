@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -78,9 +78,12 @@ def _tensors(samples: list[PaintedCrop]) -> tuple[torch.Tensor, ...]:
 
 
 def train(
-    recipe: Recipe, checkpoint: Path | None = None, workers: int = 1, begin_with: Path | None = None
+    recipe: Recipe,
+    checkpoint: Path | None = None,
+    workers: int = 1,
+    begin_with: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[ReaderNet, dict[str, float]]:
-    """Train for the recipe's minutes, from random weights or from those of the file `begin_with`.
+    """Train for the recipe's minutes, from random weights or from `begin_with`.
 
     A checkpoint that exists is continued, and rewritten every minute and at the end.
 
@@ -90,7 +93,7 @@ def train(
     torch.manual_seed(recipe.seed)
     net = ReaderNet().to(memory_format=torch.channels_last)
     if begin_with is not None:
-        net.load_state_dict(load_weights(begin_with)[0])
+        net.load_state_dict(begin_with)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
     seconds_before, steps, mean_loss = 0.0, 0, float("nan")
     if checkpoint and checkpoint.exists():
@@ -198,8 +201,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(minutes=arguments.minutes, seed=arguments.seed)
     code = _code_version()
-    before = None if arguments.start is None else load_weights(arguments.start)[1]
-    net, seen = train(recipe, arguments.checkpoint, begin_with=arguments.start)
+    first, before = (None, None) if arguments.start is None else load_weights(arguments.start)
+    net, seen = train(recipe, arguments.checkpoint, begin_with=first)
     card: dict[str, Any] = {
         "kind": KIND,
         "trained_on": "rendered words only",
