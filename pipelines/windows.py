@@ -13,11 +13,11 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from models.detector.network import STRIDE
-from models.detector.peaks import MAX_INNER_PX, MAX_OFFSET_CELLS
+from models.detector.peaks import MAX_OFFSET_CELLS, REACH_PX
 
 __all__ = ["BESIDE_PX", "Box", "WindowPlan", "plan_windows"]
 
-BESIDE_PX = MAX_INNER_PX
+BESIDE_PX = REACH_PX
 """How far beside an area a peak can stand and still thin out one in it."""
 _MOVED_PX = (MAX_OFFSET_CELLS + 1) * STRIDE
 """How far a peak's centre can lie from the corner of its cell, which decides whose it is."""

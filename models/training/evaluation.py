@@ -15,6 +15,7 @@ from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import Detector, Peaks
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
+from models.detector.losses import NEARLY_SQUARE
 from models.detector.network import STRIDE
 from models.detector.peaks import LETTERING_POOL, thinned
 from models.detector.targets import fill_rectangle
@@ -198,7 +199,7 @@ def _turn_deg(peaks: Peaks, units: np.ndarray) -> np.ndarray:
 
 def _long(units: np.ndarray) -> np.ndarray:
     """Whether a unit has a long axis that a heading can be judged by."""
-    return np.asarray(units[:, WIDTH] < 0.8 * units[:, LENGTH])
+    return np.asarray(units[:, WIDTH] < NEARLY_SQUARE * units[:, LENGTH])
 
 
 def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[np.ndarray, ...]:

@@ -19,7 +19,7 @@ from models.classes import CLASSES
 from models.detector.card import WeightsCard
 from models.detector.detector import Detector
 from models.detector.network import CHANNELS, HEAT, LETTERING
-from models.detector.peaks import MAX_INNER_PX, Peaks
+from models.detector.peaks import REACH_PX, Peaks
 from models.errors import DeviceMemoryError
 from pipelines import engine
 from pipelines.engine import Found, Layer, find
@@ -267,14 +267,14 @@ def test_windows_of_one_colour_are_skipped_only_if_nothing_is_found_in_it(
 
 def test_only_the_area_is_read(scene: Path, detectors: list[Detector], monkeypatch: pytest.MonkeyPatch) -> None:
     grid = grid_of(scene)
-    plan = plan_windows(grid.width_px, grid.height_px, lattice_px=16, window_px=256, area=box(600, 300, 700, 400))
+    plan = plan_windows(grid.width_px, grid.height_px, lattice_px=16, window_px=512, area=box(720, 200, 800, 300))
     seen: list[Box] = []
     read = GriddedRaster.read
     monkeypatch.setattr(GriddedRaster, "read", lambda self, area: (seen.append(area), read(self, area))[1])
     with GriddedRaster(scene, grid) as raster:
         find([Layer(raster, plan)], detectors)
     halo = detectors[0].halo_px
-    assert seen == [Box(512 - halo, 256 - halo, 768 + halo, 512 + halo)]
+    assert seen == [Box(512 - halo, 0, 1024 + halo, 512 + halo)]
 
 
 @pytest.mark.parametrize("window_px", [256, 512, 144])
@@ -328,7 +328,7 @@ def test_damage_can_be_left_out_and_is_named(
 
     def far(peaks: Peaks) -> Peaks:
         """Where no peak of the hole (columns 256 to 1024, rows 0 to 768) thins out another."""
-        edge = 384 + MAX_INNER_PX
+        edge = 384 + REACH_PX
         return peaks[(np.abs(peaks.x_px - 640) > edge) | (np.abs(peaks.y_px - 384) > edge)]
 
     assert len(far(found.peaks)) > 100
