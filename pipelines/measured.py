@@ -26,6 +26,7 @@ from models.training.measuring import (
     read_labelled,
     rendered_reliability,
     rendered_scores,
+    scenes_of,
 )
 from models.training.uncertainty import Figure, rate
 from pipelines.errors import ArchiveError
@@ -82,6 +83,8 @@ def measure(
 ) -> Measurement:
     """Render `scenes` of each GSD that no training has seen into `workdir`, and measure on them and on real images.
 
+    Half as many again show a painted name each; on these only words are measured.
+
     Scenes that `workdir` holds are not rendered again.
 
     :param backgrounds: the folder that `train_detector` takes; only the fifth that it holds out is looked at
@@ -111,9 +114,19 @@ def measure(
     ]
     counts = {one.gsd_m: count_scenes(one, calibration, recall) for one in judged}
     every = [count for some in counts.values() for count in some]
-    words = tuple(
-        read_words(detector, reader, one.paths, one.gsd_m, said(f"reading words at {one.gsd_m} m")) for one in judged
-    )
+    words = []
+    for one in judged:
+        named = scenes_of(
+            workdir,
+            one.gsd_m,
+            scenes // 2,
+            named_roof=True,
+            backgrounds=backgrounds,
+            leave_out=leave_out,
+            progress=said(f"rendering painted names at {one.gsd_m} m"),
+        )
+        paths = (*one.paths, *named)
+        words.append(read_words(detector, reader, paths, one.gsd_m, said(f"reading words at {one.gsd_m} m")))
     ground, ground_km2 = ground_scores(detector, [read_background(path, CROP_PX) for path in grounds])
     return Measurement(
         detector=detector.version,
@@ -122,7 +135,7 @@ def measure(
         rendered=tuple(score for one in judged for score in rendered_scores(one, calibration)),
         counts=tuple(count_score(cls, gsd_m, some) for gsd_m, some in counts.items() for cls in OBJECT_CLASSES),
         coverage=(*(_total(gsd_m, some) for gsd_m, some in counts.items()), _total(None, every)),
-        words=words,
+        words=tuple(words),
         reliability=rendered_reliability(judged, calibration) + labelled_reliability(detector, real),
         ground_images=len(grounds),
         ground_km2=round(ground_km2, 4),

@@ -599,6 +599,8 @@ GROUND_CONFUSERS: tuple[Painter, ...] = (
     generator_sets,
     tanks,
     switchyard,
+    switchyard,
+    switchyard,
     court,
     trees,
     trees,

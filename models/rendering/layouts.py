@@ -497,6 +497,17 @@ def plot(canvas: Canvas, rng: Rng, validation: bool, sparse: bool = False) -> No
         u += length_m + float(rng.uniform(2, 14))
 
 
+def named_roof(canvas: Canvas, rng: Rng, validation: bool) -> None:
+    """One roof with a painted name amid what the canvas shows, and something that is not counted on two sides of it."""
+    width_m, height_m = canvas.extent_m
+    middle = Frame(width_m / 2, height_m / 2, float(rng.uniform(0, 180)))
+    length_m, roof_width_m = float(rng.uniform(45, 110)), float(rng.uniform(25, 70))
+    for side in (-1, 1):
+        beside = middle.at(0, side * (roof_width_m / 2 + 22))
+        block_confuser(canvas, rng, beside, length_m, 30.0, validation)
+    block_lettering(canvas, rng, middle, length_m, roof_width_m, validation)
+
+
 def scatter(canvas: Canvas, rng: Rng, validation: bool) -> None:
     """Put small groups of units straight onto what the canvas shows, a real photograph: no roof or yard of their own.
 

@@ -47,11 +47,13 @@ class PoolRecipe:
     """Range of the native GSD; None: all that imagery comes in."""
     left_out: tuple[str, ...] = ()
     """Background files, without suffix, that are not used."""
+    named_roof: bool = False
+    """Each chip shows a roof with a painted name, see `models.rendering.layouts.named_roof`."""
 
     def as_record(self) -> dict[str, Any]:
         """For JSON; what is not set is left out, so that pools of before it could be set stay what they are."""
         record = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in record.items() if value not in (None, [])}
+        return {name: value for name, value in record.items() if value not in (None, []) and value is not False}
 
 
 def split_backgrounds(folder: Path | None, leave_out: Sequence[str] = ()) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -96,7 +98,7 @@ def render_pool(
     paths = [folder / f"{split}-{number:06d}.npz" for number in range(chips)]
     first_seed = recipe.seed * 1_000_000 + (_VALIDATION_SEEDS if split == "validation" else 0)
     jobs = [
-        (path, first_seed + number, recipe.size_px, split, tuple(backgrounds), recipe.native_gsd_m)
+        (path, recipe, first_seed + number, split, tuple(backgrounds))
         for number, path in enumerate(paths)
         if not path.exists()
     ]
@@ -134,9 +136,9 @@ def _single_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _render_to_file(job: tuple[Path, int, int, Split, tuple[Path, ...], tuple[float, float] | None]) -> None:
-    path, seed, size_px, split, backgrounds, native_gsd_m = job
-    chip = render_chip(seed, size_px, split, backgrounds, native_gsd_m)
+def _render_to_file(job: tuple[Path, PoolRecipe, int, Split, tuple[Path, ...]]) -> None:
+    path, recipe, seed, split, backgrounds = job
+    chip = render_chip(seed, recipe.size_px, split, backgrounds, recipe.native_gsd_m, named=recipe.named_roof)
     labels = Labels.of(chip.objects, chip.texts, chip.ignored)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(

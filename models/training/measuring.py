@@ -34,6 +34,7 @@ LABELLED_GSD_M = (0.15, 0.3, 0.5)
 _LABEL_FIELDS = ("file", "gsd_m", "class", "cx", "cy", "length_px", "width_px", "heading_deg", "fan_count", "status")
 SEEDS = {0.3: 900, 0.5: 901}
 """Of the scenes rendered for measuring, far from those of any training."""
+_NAMED_SEEDS = 20
 SCENE_PX = 448
 COOLING_REAL = "cooling"
 """What the three cooling classes are called together, on real images."""
@@ -154,18 +155,37 @@ def judge_scenes(
     What `workdir` holds already is not rendered again. `backgrounds` and `leave_out` are those of `held_out_grounds`,
     whose images the scenes are rendered onto. Raises `InputError`.
     """
-    grounds = held_out_grounds(backgrounds, leave_out)
+    paths = scenes_of(workdir, gsd_m, scenes, backgrounds=backgrounds, leave_out=leave_out, progress=progress)
+    chips = [read_chip(path) for path in paths]
+    judged = judge(detector, [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)
+    return JudgedScenes(gsd_m, paths, np.array([chip.native_gsd_m for chip in chips]), judged)
+
+
+def scenes_of(
+    workdir: Path,
+    gsd_m: float,
+    scenes: int,
+    *,
+    named_roof: bool = False,
+    backgrounds: Path | None = None,
+    leave_out: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, ...]:
+    """Files of `scenes` of a GSD that no training has seen, rendered into `workdir` where it lacks them.
+
+    With `named_roof` each shows a painted name: of the words on other scenes too few are large enough to be scored.
+    Raises `InputError`.
+    """
     recipe = PoolRecipe(
-        seed=SEEDS[gsd_m],
+        seed=SEEDS[gsd_m] + (_NAMED_SEEDS if named_roof else 0),
         size_px=SCENE_PX,
         backgrounds="" if backgrounds is None else str(backgrounds),
         native_gsd_m=NATIVE_GSD_M[gsd_m],
         left_out=tuple(sorted(leave_out)),
+        named_roof=named_roof,
     )
-    paths = tuple(render_pool(workdir / f"{gsd_m:.2f}m", recipe, scenes, "validation", grounds, progress))
-    chips = [read_chip(path) for path in paths]
-    judged = judge(detector, [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)
-    return JudgedScenes(gsd_m, paths, np.array([chip.native_gsd_m for chip in chips]), judged)
+    folder = workdir / (f"{gsd_m:.2f}m" + ("-names" if named_roof else ""))
+    return tuple(render_pool(folder, recipe, scenes, "validation", held_out_grounds(backgrounds, leave_out), progress))
 
 
 def held_out_grounds(backgrounds: Path | None, leave_out: Sequence[str] = ()) -> tuple[Path, ...]:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from models.classes import OBJECT_CLASSES
 from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame
-from models.rendering.chips import CHIP_GSD_M, placed, render_chip
+from models.rendering.chips import CHIP_GSD_M, placed, render_chip, shows
 from models.rendering.cooling_equipment import chiller, chiller_style
 from models.rendering.layouts import battery_rows, chiller_rows, scatter
+from models.rendering.objects import PlacedText
 from models.rendering.power_equipment import battery_style
 from models.rendering.rooftop_equipment import (
     bank_look,
@@ -280,3 +281,21 @@ def test_units_are_scattered_apart_and_leave_the_photograph_between_them() -> No
                 apart_m = np.hypot(first.frame.x_m - second.frame.x_m, first.frame.y_m - second.frame.y_m)
                 assert first is second or apart_m > 0.45 * (first.width_m + second.width_m)
     assert seen == {"air_cooled_chiller", "dry_cooler", "cooling_tower"}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_named_roof_shows_one_word(seed: int) -> None:
+    chip = render_chip(seed, 448, "validation", native_gsd_m=(0.3, 0.3), named=True)
+    assert len(chip.texts) == 1
+    assert not chip.objects
+
+
+def test_a_word_on_a_burnt_out_roof_is_no_word() -> None:
+    picture = np.full((100, 100, 3), 255, np.uint8)
+    word = PlacedText("MACROHARD", 50.0, 50.0, 60.0, 20.0, 90.0)
+    assert not shows(picture, word)
+    picture[45:55, 30:70] = 230
+    assert shows(picture, word)
+    # Beside the word nothing counts, and of a word outside the picture nothing is known.
+    assert not shows(np.roll(picture, 40, axis=0), word)
+    assert shows(picture, PlacedText("X", 150.0, 50.0, 20.0, 20.0, 90.0))
