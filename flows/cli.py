@@ -70,6 +70,10 @@ Archive = Annotated[Path | None, typer.Option(help="Output folder (default: OVER
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log on stderr.")]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE.png|svg", help="Draw it into this file as well.")]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME,...", help="Backgrounds that do show some, without suffix; may be given again."),
+]
 Day = Annotated[datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 
 
@@ -809,10 +813,7 @@ def train(
     ] = None,
     validation_chips: Annotated[int, typer.Option(min=2, help="Rendered chips to calibrate and measure on.")] = 200,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of real 0.3 m images without equipment.")] = None,
-    leave_out: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A background that does show some, without suffix; may be given again."),
-    ] = None,
+    leave_out: LeaveOut = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Chips of an earlier training (its WORKDIR/pool); may be given again."),
@@ -866,7 +867,7 @@ def train(
             steps=steps,
             batch=batch,
             backgrounds=backgrounds,
-            leave_out=leave_out or (),
+            leave_out=_names(leave_out),
             also=also or (),
             start=start,
             start_share=start_share,
@@ -889,9 +890,7 @@ def evaluate(
     ] = 200,
     workdir: Annotated[Path | None, typer.Option(help="Keep the rendered scenes here (default: not kept)")] = None,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of real images without equipment.")] = None,
-    leave_out: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Images of that folder that do show some, without suffix.")
-    ] = "",
+    leave_out: LeaveOut = None,
     labelled: Annotated[Path | None, typer.Option(help="Folder of real images with a labels.csv.")] = None,
     keep: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Keep the measurement in this file.")] = None,
     device: Device = "auto",
@@ -922,7 +921,7 @@ def evaluate(
             Path(folder),
             scenes=scenes,
             backgrounds=backgrounds,
-            leave_out=[name.strip() for name in leave_out.split(",") if name.strip()],
+            leave_out=_names(leave_out),
             labelled=labelled,
             progress=progress.report,
         )
@@ -995,6 +994,11 @@ def _result(as_json: bool, document: object, show: Any) -> None:
     console = Console(width=None if known else PLAIN_WIDTH)
     for part in shown if isinstance(shown, list) else [shown]:
         console.print(part)
+
+
+def _names(given: Sequence[str] | None) -> list[str]:
+    """Names of an option that takes several, separated by commas, and may be given again."""
+    return [name.strip() for part in given or () for name in part.split(",") if name.strip()]
 
 
 def _picture_form(path: Path) -> str:

@@ -118,13 +118,20 @@ def read_pairs(
             "scene, in the same order"
         )
     from models.detector.detector import GSD_M
-    from pipelines.labels import read_corrected
+    from pipelines.labels import held_out_ground, read_corrected
 
     cache = Settings().cache
+    # Of one place on several dates, none may teach what another is measured on.
+    measured_on = [
+        held_out_ground(file, scene, detector_gsd_m=GSD_M, cache=cache)
+        for file, scene in zip(labels, scenes, strict=True)
+        if len(labels) > 1
+    ]
     read: list[Corrected] = []
     for number, (file, scene) in enumerate(zip(labels, scenes, strict=True)):
         report(f"reading {file.name}", number, len(labels))
-        one = read_corrected(file, scene, detector_gsd_m=GSD_M, cache=cache)
+        elsewhere = [ground for other, ground in enumerate(measured_on) if other != number]
+        one = read_corrected(file, scene, detector_gsd_m=GSD_M, cache=cache, elsewhere=elsewhere)
         for earlier, earlier_file in zip(read, labels, strict=False):
             if earlier.about["scene_sha256"] == one.about["scene_sha256"]:
                 # What one file holds out the other may train on.

@@ -6,7 +6,8 @@ that the scene does not show, is not judged. A block of the reviewed ground is h
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from pipelines.scenes.georeference import open_raster
 from pipelines.single_raster import SingleRaster, open_single
 from pipelines.windows import Box
 
-__all__ = ["Drawn", "identify", "read_corrected", "read_drawn", "refuse_coarse"]
+__all__ = ["Drawn", "held_out_ground", "identify", "read_corrected", "read_drawn", "refuse_coarse"]
 
 UNSEEN_GREY = 115
 """What the network takes invalid ground for: `models.detector.network.normalise` makes it zero, nearly this."""
@@ -45,6 +46,8 @@ CHIP_PX, OVERLAP_PX = 768, 128
 """Cores of training chips, and how much farther they reach, so that a unit or word on an edge is whole in one."""
 HELD_OUT, HELD_OUT_SHARES = 0.25, (0.15, 0.4)
 """How much of the labels, or of the ground where there are few, is held out; and between which shares it may be."""
+_GROUND = (0.1, 0.5)
+"""Between which shares of the reviewed ground it may be: what is false there is measured as well."""
 FEW_LABELS = 4
 SMALLEST_M2 = 0.25
 
@@ -72,39 +75,47 @@ def refuse_coarse(name: str, native_gsd_m: float) -> None:
         )
 
 
-def read_corrected(labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path) -> Corrected:
+def held_out_ground(labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path) -> gpd.GeoSeries:
+    """The reviewed ground that a scene is measured on, one geometry in the CRS of the scene.
+
+    :raises LabelError: as `read_corrected` does
+    :raises SceneError: as `read_corrected` does
+    """
+    with _reviewing(labels, scene, detector_gsd_m, cache) as (image, _, _, reviewed, _, cut):
+        grid = image.gridded.grid
+
+    def to_crs(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.column_stack(grid.to_crs(xy[:, 0], xy[:, 1]))
+
+    return gpd.GeoSeries([shapely.transform(reviewed & cut.block, to_crs)], crs=grid.crs)
+
+
+def read_corrected(
+    labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path, elsewhere: Sequence[gpd.GeoSeries] = ()
+) -> Corrected:
     """Read a corrected label file and its scene.
 
     The file may have been saved in any CRS. Units whose centre is outside the reviewed ground are not used.
 
     :param detector_gsd_m: ground sampling distance of the detector's lattice
     :param cache: folder for a copy of the scene, where one is needed
+    :param elsewhere: ground that other scenes, maybe of the same place, are measured on: not trained on in this one
     :raises LabelError: the file is of another scene, or something in it makes no sense; the message names the feature
     :raises SceneError: the scene cannot be read or placed, or is too coarse
     """
-    about = _about(labels)
-    # Placed: without a georeference there are no labels of it.
-    with open_raster(scene), open_single(scene, detector_gsd_m=detector_gsd_m, cache=cache) as image:
-        identity = identify(scene, image)
-        if about["scene_sha256"] != identity.sha256:
-            raise LabelError(
-                f"{labels} holds labels of {about['scene']} (SHA-256 {str(about['scene_sha256'])[:12]}...), and "
-                f"{scene} is another file ({identity.sha256[:12]}...): give the scene that they were made on"
-            )
-        refuse_coarse(scene.name, identity.native_gsd_m)
+    with _reviewing(labels, scene, detector_gsd_m, cache) as (image, identity, about, reviewed, units, cut):
         grid = image.gridded.grid
-        reviewed = _reviewed(labels, _layer(labels, REVIEWED), grid)
-        units = read_drawn(labels, grid).within(reviewed)
-        cut = _cut(units, reviewed)
+        trained_on = reviewed - cut.block - shapely.union_all([_shown(ground, grid) for ground in elsewhere])
+        trained, measured = units.beyond(cut).within(trained_on), units.inside(cut)
         with image.gridded:
-            chips = tuple(_training_chips(image, reviewed - cut.block, units.beyond(cut), identity.native_gsd_m))
-            held_out = tuple(_held_out_chips(image, reviewed & cut.block, units.inside(cut), identity.native_gsd_m))
+            chips = tuple(_training_chips(image, trained_on, trained, identity.native_gsd_m))
+            held_out = tuple(_held_out_chips(image, reviewed & cut.block, measured, identity.native_gsd_m))
     if not chips or not held_out:
+        without = ", without what other scenes of the place are measured on," if elsewhere else ""
         raise LabelError(
-            f"{labels}, layer {REVIEWED}: the reviewed ground is too small to train on one part of it and measure on "
-            "another; review more of the scene"
+            f"{labels}, layer {REVIEWED}: the reviewed ground{without} is too small to train on one part of it and "
+            "measure on another; review more of the scene"
         )
-    trained, measured = units.beyond(cut), units.inside(cut)
     return Corrected(
         chips=chips,
         held_out=held_out,
@@ -124,6 +135,35 @@ def read_corrected(labels: Path, scene: Path, *, detector_gsd_m: float, cache: P
             "outside_reviewed": int((~units.used).sum()),
         },
     )
+
+
+@contextmanager
+def _reviewing(
+    labels: Path, scene: Path, detector_gsd_m: float, cache: Path
+) -> Iterator[tuple[SingleRaster, SceneIdentity, Mapping[str, Any], Polygon | MultiPolygon, "Drawn", "_Cut"]]:
+    """Scene, who it is, what the label file says of itself, ground and units on its lattice, and how it is divided."""
+    about = _about(labels)
+    # Placed: without a georeference there are no labels of it.
+    with open_raster(scene), open_single(scene, detector_gsd_m=detector_gsd_m, cache=cache) as image:
+        identity = identify(scene, image)
+        if about["scene_sha256"] != identity.sha256:
+            raise LabelError(
+                f"{labels} holds labels of {about['scene']} (SHA-256 {str(about['scene_sha256'])[:12]}...), and "
+                f"{scene} is another file ({identity.sha256[:12]}...): give the scene that they were made on"
+            )
+        refuse_coarse(scene.name, identity.native_gsd_m)
+        grid = image.gridded.grid
+        reviewed = _reviewed(labels, _layer(labels, REVIEWED), grid)
+        units = read_drawn(labels, grid).within(reviewed)
+        yield image, identity, about, reviewed, units, _cut(units, reviewed)
+
+
+def _shown(ground: gpd.GeoSeries, grid: Grid) -> Polygon | MultiPolygon:
+    """Ground of another scene in pixels of the lattice; empty where the lattice's CRS does not reach."""
+    placed = shapely.transform(
+        ground.to_crs(grid.crs).iloc[0], lambda xy: np.column_stack(~grid.transform @ tuple(xy.T))
+    )
+    return placed if np.isfinite(shapely.get_coordinates(placed)).all() else Polygon()
 
 
 @dataclass(frozen=True)
@@ -427,7 +467,10 @@ def _cut(units: Drawn, reviewed: Polygon | MultiPolygon) -> _Cut:
             for first in range(1, len(places)):
                 cut = _Cut(axis, float(places[first - 1] + places[first]) / 2)
                 out = centres[:, axis] >= cut.at_px
-                if HELD_OUT_SHARES[0] <= out.mean() <= HELD_OUT_SHARES[1] and _share(reviewed, cut) <= 0.5:
+                if (
+                    HELD_OUT_SHARES[0] <= out.mean() <= HELD_OUT_SHARES[1]
+                    and _GROUND[0] <= _share(reviewed, cut) <= _GROUND[1]
+                ):
                     number, held_out = np.bincount(classes), np.bincount(classes[out], minlength=classes.max() + 1)
                     uneven = float(np.abs(held_out - HELD_OUT * number).sum() / len(classes))
                     gap_px = float(places[first] - places[first - 1])

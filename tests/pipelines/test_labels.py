@@ -28,7 +28,7 @@ from pipelines.detection import Detections
 from pipelines.errors import InputError
 from pipelines.grid import Grid, boxes, detection_grid
 from pipelines.label_file import refuse_existing, write_label_file
-from pipelines.labels import UNSEEN_GREY, identify, read_corrected, read_drawn, unseen_rectangles
+from pipelines.labels import UNSEEN_GREY, held_out_ground, identify, read_corrected, read_drawn, unseen_rectangles
 from pipelines.single_raster import open_single
 from tests.pipelines.layers.test_qgis_project import SYSTEM_PYTHON, has_qgis
 from tests.pipelines.postgres import skip_or_fail
@@ -43,9 +43,9 @@ CHILLERS: Sequence[Row] = [
 ]
 
 
-def write_scene(path: Path, gsd_m: float = GSD_M, black_from: int | None = None) -> Path:
+def write_scene(path: Path, gsd_m: float = GSD_M, black_from: int | None = None, seed: int = 7) -> Path:
     """Noise on the ground near Memphis; columns from `black_from` on hold no image."""
-    pixels = np.random.default_rng(7).integers(60, 200, (3, SIDE_PX, SIDE_PX)).astype(np.uint8)
+    pixels = np.random.default_rng(seed).integers(60, 200, (3, SIDE_PX, SIDE_PX)).astype(np.uint8)
     mask = np.full((SIDE_PX, SIDE_PX), 255, np.uint8)
     if black_from is not None:
         pixels[:, :, black_from:], mask[:, black_from:] = 0, 0
@@ -177,6 +177,28 @@ def test_every_unit_is_trained_on_or_held_out_and_never_both(labels: Path, scene
         # Held-out units lie on ground that training does not judge.
         for row in chip.labels.ignored:
             assert not targets.judged[int(row[Y]) // 2, int(row[X]) // 2]
+
+
+def test_ground_that_another_scene_of_the_place_is_measured_on_is_not_trained_on(
+    labels: Path, scene: Path, tmp_path: Path
+) -> None:
+    # The same place before it was finished, which is divided elsewhere.
+    earlier = write_scene(tmp_path / "earlier.tif", seed=5)
+    its_labels = tmp_path / "earlier.labels.gpkg"
+    write_labels(its_labels, earlier, [row for row in CHILLERS if row[1] < 300 and row[2] < 250])
+    cache = tmp_path / "cache"
+    ground = held_out_ground(its_labels, earlier, detector_gsd_m=GSD_M, cache=cache)
+    alone = read(labels, scene)
+    beside = read_corrected(labels, scene, detector_gsd_m=GSD_M, cache=cache, elsewhere=[ground])
+    with rasterio.open(scene) as raster:
+        grid = detection_grid(raster, GSD_M)
+    polygon = shapely.transform(ground.iloc[0], lambda xy: np.column_stack(~grid.transform @ tuple(xy.T)))
+    hidden = [row for row in CHILLERS if polygon.contains(shapely.Point(row[1], row[2]))]
+    shown = sum(alone.about["units"].values())
+    assert 0 < shown - sum(beside.about["units"].values()) <= len(hidden)
+    assert beside.about["held_out_units"] == alone.about["held_out_units"]
+    far = gpd.GeoSeries([shapely.box(400_000, 5_000_000, 400_100, 5_000_100)], crs="EPSG:32633")
+    assert read_corrected(labels, scene, detector_gsd_m=GSD_M, cache=cache, elsewhere=[far]).about == alone.about
 
 
 def test_a_unit_on_a_chip_lies_where_it_lies_in_the_scene(tmp_path: Path) -> None:
