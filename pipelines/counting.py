@@ -3,7 +3,8 @@
 Three doubts are drawn, each in every draw:
 * which detections are real: a Poisson-binomial over their calibrated probabilities;
 * how many units were missed: negative binomial given the real ones found, with the recall of the class at the scene's
-  ground sampling distance drawn from its Beta posterior (Jeffreys prior) given the validation counts;
+  ground sampling distance drawn from its Beta posterior (Jeffreys prior) given the validation counts, and then for this
+  scene, because it differs from scene to scene by a measured spread;
 * how far calibration and recall, both measured on other imagery, are off on this scene: one shift of the log-odds
   common to all units of the class (`DOMAIN_SHIFT_LOGIT`). Without it a hundred detections would average away an error
   that they all share.
@@ -90,7 +91,8 @@ def _pooled(recall: Sequence[RecallPoint]) -> tuple[RecallPoint, ...]:
             last = pooled.pop()
             total = last.total + point.total
             gsd_m = (last.gsd_m * last.total + point.gsd_m * point.total) / total
-            point = RecallPoint(gsd_m, last.found + point.found, total)
+            spread = max(last.spread_logit, point.spread_logit)
+            point = RecallPoint(gsd_m, last.found + point.found, total, spread_logit=spread)
         pooled.append(point)
     return tuple(pooled)
 
@@ -136,10 +138,17 @@ def _poisson_binomial(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray
 
 
 def _draw_recall(recall: Sequence[RecallPoint], gsd_m: float, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """Draw the recall on this scene: posterior of the validation counts, then the shift of unseen imagery."""
+    """Draw the recall on this scene: posterior of the validation counts, this scene's own, the shift of unseen imagery.
+
+    What was counted over all images is the mean of a recall whose log-odds are normal over images; their median is
+    farther from zero by sqrt(1 + pi s^2 / 8), s their standard deviation (MacKay 1992, The evidence framework applied
+    to classification networks).
+    """
     grid = (np.arange(512) + 0.5) / 512
     share = np.interp(rng.random(draws), grid, _recall_quantiles(recall, gsd_m, grid))
-    shifted = expit(logit(np.clip(share, CLIP, 1 - CLIP)) + DOMAIN_SHIFT_LOGIT * rng.standard_normal(draws))
+    spread = max(point.spread_logit for point in recall)
+    middle = logit(np.clip(share, CLIP, 1 - CLIP)) * math.sqrt(1 + math.pi * spread**2 / 8)
+    shifted = expit(middle + math.hypot(spread, DOMAIN_SHIFT_LOGIT) * rng.standard_normal(draws))
     return np.clip(shifted, MIN_RECALL / 3, 1 - CLIP)
 
 

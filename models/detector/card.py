@@ -25,6 +25,9 @@ class RecallPoint:
     Where haze, shadow or blur hide units, those that are found are uncertain too; a sharp scene, where all are
     certain, must not be corrected for the misses of the others.
     """
+    spread_logit: float = 0.0
+    """Standard deviation from image to image of the log-odds that a unit is found, which `found` out of `total`, of all
+    images together, does not tell: most images hide nothing, a few hide most of what they show."""
 
 
 @dataclass(frozen=True)

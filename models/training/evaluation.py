@@ -3,12 +3,14 @@
 One half of the images fits the calibration, the other half is what recall, precision and the rest are measured on.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+from scipy.special import log_expit, logsumexp
 
 from models.calibration import calibrated, calibration_error, fit_calibration, reliability
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
@@ -22,6 +24,8 @@ from models.detector.targets import fill_rectangle
 from models.training.chip_pool import PooledChip
 
 MIN_SCORE = 0.02
+_PRIOR_SPREAD = 1.5
+"""Standard deviation of what `recall_spread` expects to find, in log-odds: an assumption that many images override."""
 COUNTED = 0.5
 """Probability from which a detection counts in recall, precision and as a false positive."""
 GSD_EDGES_M = (0.0, 0.28, 0.34, 0.42, 0.50, 0.60)
@@ -245,9 +249,35 @@ def _recall_points(judged: Judged, gsd_m: np.ndarray, parameters: tuple[float, f
     which = np.searchsorted(GSD_EDGES_M, unit_gsd, side="right")
     certain = _certain(judged, parameters, len(gsd_m))[judged.unit_image]
     for kind in (True, False):
+        images = judged.unit_image[certain == kind]
+        number, right = np.bincount(images), np.bincount(images, found[certain == kind])
+        shown = number > 0
+        bins = np.searchsorted(GSD_EDGES_M, gsd_m[: len(number)][shown], side="right")
+        spread = recall_spread(right[shown], number[shown], bins)
         for bin_number in np.unique(which[certain == kind]):
             mine = (which == bin_number) & (certain == kind)
-            yield RecallPoint(round(float(unit_gsd[mine].mean()), 3), int(found[mine].sum()), int(mine.sum()), kind)
+            middle_m = round(float(unit_gsd[mine].mean()), 3)
+            yield RecallPoint(middle_m, int(found[mine].sum()), int(mine.sum()), kind, spread)
+
+
+def recall_spread(found: np.ndarray, total: np.ndarray, group: np.ndarray) -> float:
+    """Standard deviation from image to image of the log-odds that a unit is found.
+
+    The most likely one where `found` of `total` units an image are binomial with log-odds that are normal over images,
+    about a middle that each `group` of images has for itself; integrated by Gauss-Hermite quadrature. A normal prior
+    (`_PRIOR_SPREAD`) keeps a few images from claiming a wild one.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    spreads, middles = np.arange(0, 4.01, 0.1), np.arange(-4, 8.01, 0.2)
+    odds = middles[None, :, None] + spreads[:, None, None] * nodes
+    hit, miss = log_expit(odds), log_expit(-odds)
+    likelihood = -(spreads**2) / (2 * _PRIOR_SPREAD**2)
+    for mine in (group == value for value in np.unique(group)):
+        shared = np.zeros((len(spreads), len(middles)))
+        for (right, wrong), images in Counter(zip(found[mine], (total - found)[mine], strict=True)).items():
+            shared += images * logsumexp(right * hit + wrong * miss, axis=2, b=weights / weights.sum())
+        likelihood = likelihood + shared.max(axis=1)
+    return round(float(spreads[np.argmax(likelihood)]), 1)
 
 
 def _certain(judged: Judged, parameters: tuple[float, float], images: int) -> np.ndarray:

@@ -95,3 +95,14 @@ def test_more_detections_never_lower_the_median(probability: float, n: int) -> N
         np.median(draw_true_units(np.full(rows, probability), GOOD, 0.3, stream(1, "a"), 4000)) for rows in (n, n + 5)
     )
     assert more >= fewer
+
+
+def test_a_recall_that_differs_from_scene_to_scene_widens_the_interval_and_keeps_its_mean() -> None:
+    certain = np.full(50, 0.995)
+    alike = draw_true_units(certain, (RecallPoint(0.3, 900, 1000),), 0.3, stream(0, "a"))
+    differing = draw_true_units(certain, (RecallPoint(0.3, 900, 1000, spread_logit=2.0),), 0.3, stream(0, "a"))
+    assert spread(differing) > 2 * spread(alike)
+    # Most scenes hide less than the mean says, a few hide much.
+    assert np.median(differing) < np.median(alike)
+    # Found over standing, a scene: as measured over all of them.
+    assert (50 / differing).mean() == pytest.approx(0.9, abs=0.02)
