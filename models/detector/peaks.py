@@ -222,12 +222,15 @@ def thinned(peaks: Peaks) -> Peaks:
 
 def _overlapping(peaks: Peaks) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows of one class and window that overlap: the stronger one, of equals the first, and the weaker."""
-    if len(peaks) < 2:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    # Windows and classes are set far apart along two more axes: one tree for all.
-    apart = 4 * MAX_APART_PX
-    places = np.stack([peaks.x_px, peaks.y_px, peaks.cls * apart, peaks.window * apart], axis=1).astype(np.float64)
-    strong, weak = cKDTree(places).query_pairs(MAX_APART_PX, output_type="ndarray").T
+    pairs = [np.zeros((0, 2), dtype=np.intp)]
+    for cls in np.unique(peaks.cls):
+        mine = np.flatnonzero(peaks.cls == cls)
+        # Farther apart no two of them share that much, however they are turned; small ones have many neighbours.
+        near = min(MAX_APART_PX, 2 * (1 - OVERLAP) * float(peaks.length_px[mine].max()))
+        # Windows are set far apart along one more axis: one tree for all.
+        places = np.stack([peaks.x_px[mine], peaks.y_px[mine], peaks.window[mine] * 4 * near], axis=1)
+        pairs.append(mine[cKDTree(places.astype(np.float64)).query_pairs(near, output_type="ndarray")])
+    strong, weak = np.concatenate(pairs).T
     turned = peaks.score[weak] > peaks.score[strong]
     strong, weak = np.where(turned, weak, strong), np.where(turned, strong, weak)
 

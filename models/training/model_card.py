@@ -90,7 +90,8 @@ def _measured(record: Mapping[str, Any] | None) -> Iterator[str]:
     yield (
         f"`overwatt evaluate` on {record['scenes']} **rendered** scenes of 134 m at each GSD, with layouts, chiller models and "
         "sun directions that no training saw; found within half a unit's width and 15 degrees. In brackets 95% intervals: the "
-        "bootstrap's over scenes, Wilson's for shares, Poisson's for rates."
+        "bootstrap's over scenes, Wilson's for shares, Poisson's for rates. Words are measured on half as many scenes more at "
+        "each GSD, each of which shows a roof with a painted name."
     )
     yield ""
     yield "| figure | target at 0.3 m | reached at 0.3 m | target at 0.5 m | reached at 0.5 m |"
