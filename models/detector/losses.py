@@ -25,9 +25,8 @@ def detection_losses(maps: torch.Tensor, targets: dict[str, torch.Tensor]) -> di
     share = weight[image, y, x]
     share = share / share.sum().clamp(min=1.0)
 
-    # A square has no long axis, so its heading is not judged. One up to
-    # `NEARLY_SQUARE` is, and counts in full: (1 - w/l)^2, as in studies of DOTA, left half of the tower cells with a
-    # heading that was off by more than 15 degrees.
+    # A square has no long axis, so its heading is not judged. That of a unit up to `NEARLY_SQUARE` is, and counts in
+    # full: (1 - w/l)^2, as in studies of DOTA, left half of the tower cells turned by more than 15 degrees.
     elongated = ((1.0 - wanted[:, 7]) / (1.0 - NEARLY_SQUARE)).clamp(0, 1)
     with_fans = (wanted[:, 6] >= 0).float()
     parts = {

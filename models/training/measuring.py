@@ -35,6 +35,7 @@ _LABEL_FIELDS = ("file", "gsd_m", "class", "cx", "cy", "length_px", "width_px", 
 SEEDS = {0.3: 900, 0.5: 901}
 """Of the scenes rendered for measuring, far from those of any training."""
 _NAMED_SEEDS = 20
+"""Added to these for the scenes that show a painted name."""
 SCENE_PX = 448
 COOLING_REAL = "cooling"
 """What the three cooling classes are called together, on real images."""
