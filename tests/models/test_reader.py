@@ -205,7 +205,7 @@ def test_the_names_are_read_in_every_heading(reader: Reader) -> None:
 def test_random_texts_are_read_in_every_heading(reader: Reader) -> None:
     rng = np.random.default_rng(8)
     crops, truth = [], []
-    for i in range(20):
+    for i in range(60):
         text = random_text(rng)
         style = random_style(rng, ("block", "rounded", "aileron", "opencv"))
         mask = word_mask(text, 15, LetteringStyle(face=style.face, weight=0.17, stretch=min(style.stretch, 1.3)))
@@ -219,7 +219,7 @@ def test_random_texts_are_read_in_every_heading(reader: Reader) -> None:
     wrong = [
         (t, r) for r, t in zip(reader.read(crops), truth, strict=True) if r.text.translate(same) != t.translate(same)
     ]
-    assert len(wrong) <= 2, wrong
+    assert len(wrong) <= 4, wrong
 
 
 def test_a_blank_roof_says_nothing(reader: Reader) -> None:
