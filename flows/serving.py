@@ -4,7 +4,9 @@ While it runs, every site is looked at on the schedule and `monitor` can be star
 ends it pauses the schedule, stops the server it started, and leaves everything recorded in Prefect's home.
 """
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -60,6 +62,7 @@ def serve(cron: str, port: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Prefect's own answer to SIGTERM forgets to wait for one of its steps, and says so; the others do the work.
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")
+    logging.getLogger("asyncio").addFilter(_is_no_cancelling)
     with _server(port) as url:
         mark_dead_runs()
         served = [
@@ -69,6 +72,11 @@ def serve(cron: str, port: int) -> None:
         ]
         Console().print(f"Overwatt looks for new imagery at '{cron}' UTC; runs and results: {url}; Ctrl-C ends it.")
         prefect.serve(*served, print_starting_message=False, heartbeat_seconds=HEARTBEAT_S)
+
+
+def _is_no_cancelling(record: logging.LogRecord) -> bool:
+    """False for what asyncio says, with a traceback, of a connection to a run that it cancels as the runner ends."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _deployment(flow: Flow[..., Any], name: str, schedule: Schedule | None) -> RunnerDeployment:

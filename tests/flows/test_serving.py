@@ -3,6 +3,8 @@
 Only this shows that the pinned versions of Prefect, fastapi and SQLAlchemy work together; see CONTRIBUTING.md.
 """
 
+import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.serving import DEAD_RUNS_RULE
+from flows.serving import DEAD_RUNS_RULE, _is_no_cancelling
 from tests.flows.conftest import ROOT, STARTS_WITHIN_S, Overwatt, Place, free_port, is_healthy, wait_until
 
 RUNS_WITHIN_S = 400
@@ -102,6 +104,17 @@ def test_a_taken_port_is_named(served: Served, overwatt: Overwatt) -> None:
     assert done.returncode == 2
     assert f"port {served.port} is taken" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_connection_that_is_cancelled_at_the_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("asyncio")
+    log.addFilter(_is_no_cancelling)
+    try:
+        for error in (asyncio.CancelledError(), ValueError("a mistake")):
+            log.error("Exception in callback", exc_info=error)
+    finally:
+        log.removeFilter(_is_no_cancelling)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 
 
 def test_it_ends_on_sigterm_and_takes_its_server_along(served: Served) -> None:
