@@ -75,23 +75,21 @@ def refuse_coarse(name: str, native_gsd_m: float) -> None:
         )
 
 
-def held_out_ground(labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path) -> gpd.GeoSeries:
-    """The reviewed ground that a scene is measured on, one geometry in the CRS of the scene.
+def held_out_ground(labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path) -> Polygon | MultiPolygon:
+    """The reviewed ground that a scene is measured on, in longitude and latitude.
 
     :raises LabelError: as `read_corrected` does
     :raises SceneError: as `read_corrected` does
     """
     with _reviewing(labels, scene, detector_gsd_m, cache) as (image, _, _, reviewed, _, cut):
         grid = image.gridded.grid
-
-    def to_crs(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.column_stack(grid.to_crs(xy[:, 0], xy[:, 1]))
-
-    return gpd.GeoSeries([shapely.transform(reviewed & cut.block, to_crs)], crs=grid.crs)
+        ground = shapely.transform(reviewed & cut.block, grid.to_crs, interleaved=False)
+    to_lonlat = Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True)
+    return shapely.transform(ground, to_lonlat.transform, interleaved=False)
 
 
 def read_corrected(
-    labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path, elsewhere: Sequence[gpd.GeoSeries] = ()
+    labels: Path, scene: Path, *, detector_gsd_m: float, cache: Path, elsewhere: Sequence[Polygon | MultiPolygon] = ()
 ) -> Corrected:
     """Read a corrected label file and its scene.
 
@@ -99,7 +97,7 @@ def read_corrected(
 
     :param detector_gsd_m: ground sampling distance of the detector's lattice
     :param cache: folder for a copy of the scene, where one is needed
-    :param elsewhere: ground that other scenes, maybe of the same place, are measured on: not trained on in this one
+    :param elsewhere: ground that other scenes are measured on, in longitude and latitude: not trained on in this one
     :raises LabelError: the file is of another scene, or something in it makes no sense; the message names the feature
     :raises SceneError: the scene cannot be read or placed, or is too coarse
     """
@@ -158,11 +156,9 @@ def _reviewing(
         yield image, identity, about, reviewed, units, _cut(units, reviewed)
 
 
-def _shown(ground: gpd.GeoSeries, grid: Grid) -> Polygon | MultiPolygon:
+def _shown(ground: Polygon | MultiPolygon, grid: Grid) -> Polygon | MultiPolygon:
     """Ground of another scene in pixels of the lattice; empty where the lattice's CRS does not reach."""
-    placed = shapely.transform(
-        ground.to_crs(grid.crs).iloc[0], lambda xy: np.column_stack(~grid.transform @ tuple(xy.T))
-    )
+    placed = grid.to_pixels(ground)
     return placed if np.isfinite(shapely.get_coordinates(placed)).all() else Polygon()
 
 

@@ -246,14 +246,15 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
 def _recall_points(judged: Judged, gsd_m: np.ndarray, parameters: tuple[float, float]) -> Iterable[RecallPoint]:
     found = found_units(judged, parameters, MIN_PROBABILITY)
     unit_gsd = gsd_m[judged.unit_image]
-    which = np.searchsorted(GSD_EDGES_M, unit_gsd, side="right")
+    bins = np.searchsorted(GSD_EDGES_M, gsd_m, side="right")
+    which = bins[judged.unit_image]
     certain = _certain(judged, parameters, len(gsd_m))[judged.unit_image]
     for kind in (True, False):
         images = judged.unit_image[certain == kind]
-        number, right = np.bincount(images), np.bincount(images, found[certain == kind])
+        number = np.bincount(images, minlength=len(gsd_m))
+        right = np.bincount(images, found[certain == kind], minlength=len(gsd_m))
         shown = number > 0
-        bins = np.searchsorted(GSD_EDGES_M, gsd_m[: len(number)][shown], side="right")
-        spread = recall_spread(right[shown], number[shown], bins)
+        spread = recall_spread(right[shown], number[shown], bins[shown])
         for bin_number in np.unique(which[certain == kind]):
             mine = (which == bin_number) & (certain == kind)
             middle_m = round(float(unit_gsd[mine].mean()), 3)

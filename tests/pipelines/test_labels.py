@@ -192,12 +192,12 @@ def test_ground_that_another_scene_of_the_place_is_measured_on_is_not_trained_on
     beside = read_corrected(labels, scene, detector_gsd_m=GSD_M, cache=cache, elsewhere=[ground])
     with rasterio.open(scene) as raster:
         grid = detection_grid(raster, GSD_M)
-    polygon = shapely.transform(ground.iloc[0], lambda xy: np.column_stack(~grid.transform @ tuple(xy.T)))
+    polygon = grid.to_pixels(ground)
     hidden = [row for row in CHILLERS if polygon.contains(shapely.Point(row[1], row[2]))]
     shown = sum(alone.about["units"].values())
     assert 0 < shown - sum(beside.about["units"].values()) <= len(hidden)
     assert beside.about["held_out_units"] == alone.about["held_out_units"]
-    far = gpd.GeoSeries([shapely.box(400_000, 5_000_000, 400_100, 5_000_100)], crs="EPSG:32633")
+    far = shapely.box(13.726, 45.147, 13.727, 45.148)
     assert read_corrected(labels, scene, detector_gsd_m=GSD_M, cache=cache, elsewhere=[far]).about == alone.about
 
 
