@@ -17,7 +17,8 @@ from models.classes import OBJECT_CLASSES
 from models.detector.allocator import keep_large_buffers
 from models.detector.card import WeightsCard
 from models.detector.network import LATTICE_PX, STRIDE, Area, DetectorNet, fold_normalisation, normalise
-from models.detector.peaks import Peaks, decode, pick_peaks
+from models.detector.peaks import Peaks, centre_is_seen, decode, pick_peaks
+from models.detector.refinement import refine
 from models.errors import DeviceError, DeviceMemoryError, WeightsError
 from models.weights_file import load_weights
 
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 
 GSD_M = 0.30
 """Ground sampling distance the detector is trained at."""
-MIN_SCORE = 0.05
-"""Peaks of a lower score are not looked at."""
+MIN_SCORE = 0.1
+"""What the first stage scores lower is not proposed to the second: one in 80 of the units that it scores above 0.03."""
 MIN_LETTERING = 0.35
 """Cells of the lettering map below it are not part of a region."""
 _CPU_BATCH_PX = 1 << 20
@@ -116,6 +117,7 @@ class Detector:
         `valid` is bool (N, H, W), False where there is no image; nothing is found there. The lettering map is float16
         (N, ceil(H / 4), ceil(W / 4)), the highest probability of each 4 x 4 px. With `within`, a part whose sides lie
         on the lattice, peaks are those of its cells, still in pixels of the window, and the map is that of the part.
+        `min_score` is the first stage's; scores are those of both stages.
         Raises `DeviceMemoryError` when not even one window fits into the device's memory.
         """
         pieces, lettering = [], []
@@ -171,6 +173,8 @@ class Detector:
         with torch.inference_mode():
             features = self.net.features(normalise(images, seen, self.precision), within)
             table, lettering = pick_peaks(features, self._weight, self._bias, seen, min_score)
+            table = refine(self.net.refiner, images, seen, table, STRIDE, self.precision)
+            table = table[centre_is_seen(table, features.whole, seen)]
             if within is None:
                 lettering = lettering[:, : -(-height // 4), : -(-width // 4)].contiguous()
             # One transfer: the two results travel as one run of bytes.

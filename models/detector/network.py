@@ -15,6 +15,8 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import Conv2dNormActivation
 
 from models.classes import OBJECT_CLASSES
+from models.detector.refinement import RefinerNet, residual_block
+from models.detector.refinement import reach_px as refiner_reach_px
 
 STRIDE = 2
 """Pixels an output cell covers: the tightest packing (batteries 2 m apart, 6.7 px) is then over three cells."""
@@ -53,6 +55,8 @@ TRUNK_STRIDE = STRIDE * SUB_STRIDE
 _SMALLEST_CUT_PX = 1 << 16
 """Smaller parts are not cut out: oneDNN convolves maps of under some 420 places in another order, and in a field of one
 colour, where neighbours tie, the last bits decide which of them is the peak."""
+MAX_OFFSET_CELLS = 2.0
+"""Farthest a centre is decoded from the cell of its peak."""
 _HEAT_PRIOR = -4.6
 """Logit of 0.01, so that the first steps are not spent on unlearning that everything is an object (RetinaNet)."""
 
@@ -123,6 +127,8 @@ class Features(NamedTuple):
 class DetectorNet(nn.Module):
     """Light residual encoder (32-48-96-192 channels at strides 2-16), a 48-channel pyramid, maps at stride 2.
 
+    It proposes; `refiner`, trained together with it, judges what it proposes.
+
     The trunk works at stride 4; the stem's stride 2 reaches the last layers through a 2 x 2 lateral, and the maps come
     back to stride 2 by sub-pixel convolution (Shi et al. 2016): in the network before this one, over half of the
     arithmetic was convolutions at stride 2. Depth is chosen by reach, because the halo around each window
@@ -137,8 +143,8 @@ class DetectorNet(nn.Module):
         stages = []
         before = WIDTHS[0]
         for level, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS, strict=True)):
-            stage = [_block(before, width, stride=1 if level == 0 else 2)]
-            stage += [_block(width, width, stride=1) for _ in range(blocks - 1)]
+            stage = [residual_block(before, width, stride=1 if level == 0 else 2)]
+            stage += [residual_block(width, width, stride=1) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(*stage))
             before = width
         self.stages = nn.ModuleList(stages)
@@ -147,6 +153,7 @@ class DetectorNet(nn.Module):
         self.smooth = Conv2dNormActivation(PYRAMID, PYRAMID, 3)
         self.head = Conv2dNormActivation(PYRAMID, PYRAMID, 3)
         self.maps = nn.Linear(PYRAMID, SUB_CELLS * CHANNELS)
+        self.refiner = RefinerNet()
         with torch.no_grad():
             bias = self.maps.bias.zero_().view(SUB_CELLS, CHANNELS)
             bias[:, HEAT] = _HEAT_PRIOR
@@ -158,8 +165,11 @@ class DetectorNet(nn.Module):
 
         H and W are multiples of LATTICE_PX.
         """
-        features = self.features(images).maps
-        return spread(functional.linear(features.permute(0, 2, 3, 1), self.maps.weight), self.maps.bias)
+        return self.maps_of(self.features(images))
+
+    def maps_of(self, features: Features) -> torch.Tensor:
+        """Maps (N, CHANNELS, h, w), float32, of features."""
+        return spread(functional.linear(features.maps.permute(0, 2, 3, 1), self.maps.weight), self.maps.bias)
 
     def features(self, images: torch.Tensor, within: Area | None = None) -> Features:
         """What the last layer makes the maps of, for all of the images or for a part of them that lies on the lattice.
@@ -194,7 +204,7 @@ class DetectorNet(nn.Module):
         for cell in range(LATTICE_PX // STRIDE):
             for first, last in self._seen_by(cell):
                 reach = max(reach, STRIDE * cell - first, last - (STRIDE * cell + STRIDE - 1))
-        return reach
+        return max(reach, refiner_reach_px(STRIDE, (MAX_OFFSET_CELLS + 0.5) * STRIDE))
 
     def _seen_by(self, cell: int) -> Iterator[tuple[int, int]]:
         """First and last pixel that an output cell depends on, for each way through the network."""
@@ -240,13 +250,6 @@ def fold_normalisation(net: DetectorNet) -> DetectorNet:
             module[0] = nn.utils.fuse_conv_bn_eval(module[0], module[1])
             module[1] = nn.Identity()
     return net
-
-
-def _block(before: int, width: int, stride: int) -> BasicBlock:
-    shortcut: nn.Module | None = None
-    if stride != 1 or before != width:
-        shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
-    return BasicBlock(before, width, stride=stride, downsample=shortcut)
 
 
 def _plus_doubled(maps: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:

@@ -9,23 +9,24 @@ import torch
 from scipy.spatial import cKDTree
 from torch.nn import functional
 
+from models.detector import refinement
 from models.detector.network import (
     CHANNELS,
     FANS,
     HEADING,
     HEAT,
     LETTERING,
+    MAX_OFFSET_CELLS,
     OFFSET,
     SIZE,
     STRIDE,
     SUB_CELLS,
     SUB_STRIDE,
     TRUNK_STRIDE,
+    Area,
     Features,
 )
 
-MAX_OFFSET_CELLS = 2.0
-"""Farthest a centre is decoded from the cell of its peak."""
 OVERLAP = 0.4
 """Solid bodies do not overlap: of two peaks of a class the weaker goes when they share more of the smaller one's length
 times its width than this. Between neighbours that touch, sizes and places off by a fifth share less; a peak on the
@@ -75,7 +76,7 @@ class Peaks:
     @classmethod
     def none(cls) -> "Peaks":
         """No row at all."""
-        return decode(np.zeros((0, 12), np.float32), 0)
+        return decode(np.zeros((0, refinement.COLUMNS), np.float32), 0)
 
     @classmethod
     def joined(cls, parts: Sequence["Peaks"]) -> "Peaks":
@@ -88,13 +89,13 @@ class Peaks:
 def pick_peaks(
     features: Features, weight: torch.Tensor, bias: torch.Tensor, valid: torch.Tensor | None, min_score: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidate table and pooled lettering map of the network's features, both still on the device.
+    """Table of proposals and pooled lettering map of the network's features, both still on the device.
 
-    The table is float32 (n, 4 + 8): window, class, row, column (of the maps' cell in the whole window), then score,
-    x, y (from the cell's corner), length, width, cos 2t, sin 2t, fans.
-    A cell is a candidate when its score is at least `min_score`, to the features' precision, and no neighbour's is
-    higher; of equal neighbours the first in reading order stays. There is no limit on their number, because a limit
-    would be a silent hole. Centres on invalid pixels are left out, and lettering there is zero.
+    The table is float32 (n, COLUMNS), with the columns of `models.detector.refinement`; row and column are those of the
+    maps' cell in the whole window. A cell is a proposal when its best class scores at least `min_score`, to the
+    features' precision, and no class scores higher in a neighbour; of equal neighbours the first in reading order
+    stays. There is no limit on their number, because a limit would be a silent hole. Centres on invalid pixels are left
+    out, and lettering there is zero.
 
     :param weight: of the layer that makes the maps, (SUB_CELLS * CHANNELS, C), float32, as is its `bias`
     :param valid: (N, H, W), False where there is no image
@@ -125,18 +126,22 @@ def pick_peaks(
     peak &= (column >= own.left // STRIDE) & (column < own.right // STRIDE)
     window, cls, row, column = window[peak], cls[peak], row[peak], column[peak]
 
-    # Few cells are high enough, so neighbours are looked up for these alone.
-    def heat(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-        channel = (row % SUB_STRIDE * SUB_STRIDE + column % SUB_STRIDE) * classes + cls
-        return dense[window, row // SUB_STRIDE, column // SUB_STRIDE, channel].float() + shift[channel]
+    # Few cells are high enough, so neighbours are looked up for these alone. A place is proposed once, as the class
+    # that is most likely there: the second stage may name it another.
+    by_class, shift_of = dense[..., :heats].unflatten(-1, (SUB_CELLS, classes)), shift[:heats].view(SUB_CELLS, classes)
 
-    value = heat(row, column)
-    peak = torch.ones_like(value, dtype=torch.bool)
+    def heat(row: torch.Tensor, column: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sub = row % SUB_STRIDE * SUB_STRIDE + column % SUB_STRIDE
+        best = by_class[window, row // SUB_STRIDE, column // SUB_STRIDE, sub].float() + shift_of[sub]
+        return best.max(dim=1)
+
+    value, best = heat(row, column)
+    peak = cls == best
     last_row, last_column = height * SUB_STRIDE - 1, width * SUB_STRIDE - 1
     for dy, dx in _NEIGHBOURS:
         y, x = row + dy, column + dx
         inside = (y >= 0) & (y <= last_row) & (x >= 0) & (x <= last_column)
-        other = heat(y.clamp(0, last_row), x.clamp(0, last_column))
+        other, _ = heat(y.clamp(0, last_row), x.clamp(0, last_column))
         before = (dy, dx) < (0, 0)
         peak &= ~inside | (other < value if before else other <= value)
     window, cls, row, column, value = window[peak], cls[peak], row[peak], column[peak], value[peak]
@@ -166,40 +171,49 @@ def pick_peaks(
             box[:, HEADING.start],
             box[:, HEADING.start + 1],
             box[:, FANS.start].clamp(-1, 7).exp(),
+            *box[:, HEAT].unbind(1),
         ],
         dim=1,
     )
-    at_y, at_x = row * STRIDE + y.floor().long(), column * STRIDE + x.floor().long()
-    whole = features.whole
-    seen = (at_x >= 0) & (at_x < whole.right) & (at_y >= 0) & (at_y < whole.bottom)
-    if valid is not None:
-        seen &= valid[window, at_y.clamp(0, whole.bottom - 1), at_x.clamp(0, whole.right - 1)]
+    table = table[centre_is_seen(table, features.whole, valid)]
     lettering = own.of((dense[..., heats:].float() + shift[heats:]).permute(0, 3, 1, 2), TRUNK_STRIDE)
     if valid is not None:
         # Image anywhere in a cell, laid out as the lettering: sub-cells first.
         cells = functional.pixel_unshuffle(features.own.of(valid, 1)[:, None], TRUNK_STRIDE)
         cells = cells.unflatten(1, (SUB_STRIDE, STRIDE, SUB_STRIDE, STRIDE)).any(dim=4).any(dim=2).flatten(1, 2)
         lettering = lettering.masked_fill(~cells, -torch.inf)
-    return table[seen], lettering.amax(dim=1).sigmoid().half()
+    return table, lettering.amax(dim=1).sigmoid().half()
+
+
+def centre_is_seen(proposals: torch.Tensor, images: Area, valid: torch.Tensor | None) -> torch.Tensor:
+    """Bool (n,): which proposals have their centre on the images, and where these are valid."""
+    x = proposals[:, refinement.COLUMN].long() * STRIDE + proposals[:, refinement.CENTRE_X].floor().long()
+    y = proposals[:, refinement.ROW].long() * STRIDE + proposals[:, refinement.CENTRE_Y].floor().long()
+    seen = (x >= 0) & (x < images.right) & (y >= 0) & (y < images.bottom)
+    if valid is not None:
+        window = proposals[:, refinement.WINDOW].long()
+        seen &= valid[window, y.clamp(0, images.bottom - 1), x.clamp(0, images.right - 1)]
+    return seen
 
 
 def decode(table: np.ndarray, first_window: int) -> Peaks:
-    """Peaks of a candidate table (see `pick_peaks`), in order; windows are numbered from `first_window`."""
-    table = table[np.lexsort((table[:, 3], table[:, 2], table[:, 1], table[:, 0]))]
-    heading = np.rad2deg(np.arctan2(table[:, 10], table[:, 9])) / 2 % 180
+    """Peaks of a table of proposals, refined or not, in order; windows are numbered from `first_window`."""
+    columns = (refinement.COLUMN, refinement.ROW, refinement.CLASS, refinement.WINDOW)
+    table = table[np.lexsort([table[:, column] for column in columns])]
+    heading = np.rad2deg(np.arctan2(table[:, refinement.SIN], table[:, refinement.COS])) / 2 % 180
     return Peaks(
-        window=table[:, 0].astype(np.int64) + first_window,
-        x_px=table[:, 3].astype(np.float64) * STRIDE + table[:, 5],
-        y_px=table[:, 2].astype(np.float64) * STRIDE + table[:, 6],
-        length_px=table[:, 7],
-        width_px=table[:, 8],
+        window=table[:, refinement.WINDOW].astype(np.int64) + first_window,
+        x_px=table[:, refinement.COLUMN].astype(np.float64) * STRIDE + table[:, refinement.CENTRE_X],
+        y_px=table[:, refinement.ROW].astype(np.float64) * STRIDE + table[:, refinement.CENTRE_Y],
+        length_px=table[:, refinement.LENGTH],
+        width_px=table[:, refinement.WIDTH],
         # The remainder of a tiny negative float32 rounds up to 180 itself.
         heading_deg=np.where(heading >= 180, 0, heading).astype(np.float32),
-        cls=table[:, 1].astype(np.int64),
-        score=table[:, 4],
-        fans=table[:, 11],
-        cell_x=table[:, 3].astype(np.int64),
-        cell_y=table[:, 2].astype(np.int64),
+        cls=table[:, refinement.CLASS].astype(np.int64),
+        score=table[:, refinement.SCORE],
+        fans=table[:, refinement.FANS],
+        cell_x=table[:, refinement.COLUMN].astype(np.int64),
+        cell_y=table[:, refinement.ROW].astype(np.int64),
     )
 
 

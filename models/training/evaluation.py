@@ -15,7 +15,7 @@ from scipy.special import log_expit, logsumexp
 from models.calibration import calibrated, calibration_error, fit_calibration, reliability
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
-from models.detector.detector import Detector, Peaks
+from models.detector.detector import MIN_SCORE, Detector, Peaks
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.detector.losses import NEARLY_SQUARE
 from models.detector.network import STRIDE
@@ -23,7 +23,6 @@ from models.detector.peaks import LETTERING_POOL, thinned
 from models.detector.targets import fill_rectangle
 from models.training.chip_pool import PooledChip
 
-MIN_SCORE = 0.02
 _PRIOR_SPREAD = 1.5
 """Standard deviation of what `recall_spread` expects to find, in log-odds: an assumption that many images override."""
 COUNTED = 0.5

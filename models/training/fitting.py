@@ -22,11 +22,14 @@ import torch
 
 from models.detector.allocator import keep_large_buffers
 from models.detector.losses import detection_losses
-from models.detector.network import DetectorNet, normalise
+from models.detector.network import STRIDE, DetectorNet, normalise
+from models.detector.peaks import pick_peaks
+from models.detector.refinement import boxes, cut_out, packed
 from models.detector.targets import Targets, make_targets
 from models.errors import InputError
 from models.training.chip_pool import PooledChip
 from models.training.crops import CROP_PX, draw_crop
+from models.training.proposals import MIN_SCORE, draw_lesson, refinement_losses
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ _LAST_RATE = 0.01
 _AVERAGE_DECAY = 0.998
 _CLIP = 5.0
 _REPORT_EVERY_S = 15.0
+_PROPOSALS = 8
+"""That the second stage is taught on, for each crop of a batch: both stages then take about as long."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class FitRecipe:
     """Time for training itself, over all resumed parts; the learning rate follows the share of it that has passed."""
     corrected: str = ""
     """What corrected labels are trained on, see `models.training.corrections.digest`; empty: none."""
+    second_stage_only: bool = False
+    """The first stage stays as it is, and is what the second one is taught to correct."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +103,25 @@ def fit(
         net.load_state_dict({name: tensor.float() for name, tensor in start.items()})
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net).requires_grad_(False)
+    net.train()
+    if recipe.second_stage_only:
+        net.requires_grad_(False).eval()
+        net.refiner.requires_grad_(True).train()
     optimiser = torch.optim.AdamW(_decayed(net), lr=recipe.peak_rate)
     step, spent_s = _resume(checkpoint, recipe, net, average, optimiser)
 
     sums: dict[str, float] = defaultdict(float)
     reported, counted = time.monotonic(), 0
     saved = last = time.monotonic()
-    net.train()
     with _batches(chips, backgrounds, real, recipe, first=step) as batches:
         while (fraction := _fraction(recipe, step, spent_s)) < 1:
             images, targets = next(batches)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.peak_rate * _rate(fraction)
-            losses = _losses(net, images.to(device), {k: v.to(device) for k, v in targets.items()}, precision)
+            chance = torch.Generator().manual_seed(recipe.seed << 32 | step)
+            losses = _losses(net, images.to(device), targets, precision, chance)
             optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
+            sum(losses.values(), torch.zeros((), device=device, requires_grad=True)).backward()
             norm = torch.nn.utils.clip_grad_norm_(net.parameters(), _CLIP)
             if torch.isfinite(norm):
                 optimiser.step()
@@ -139,11 +150,33 @@ def fit(
 
 
 def _losses(
-    net: DetectorNet, images: torch.Tensor, targets: dict[str, torch.Tensor], precision: torch.dtype
+    net: DetectorNet,
+    images: torch.Tensor,
+    targets: dict[str, torch.Tensor],
+    precision: torch.dtype,
+    chance: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    with torch.autocast(images.device.type, dtype=precision, enabled=precision != torch.float32):
-        maps = net(normalise(images))
-    return detection_losses(maps.float(), targets)
+    """Of the stages that learn, the second one on what the first one proposes as it is now."""
+    arithmetic = torch.autocast(images.device.type, dtype=precision, enabled=precision != torch.float32)
+    parts: dict[str, torch.Tensor] = {}
+    with arithmetic, torch.set_grad_enabled(net.maps.weight.requires_grad):
+        features = net.features(normalise(images))
+        if net.maps.weight.requires_grad:
+            on_device = {name: table.to(images.device) for name, table in targets.items()}
+            parts |= detection_losses(net.maps_of(features).float(), on_device)
+    with torch.no_grad():
+        proposed, _ = pick_peaks(
+            features._replace(maps=features.maps.detach()), net.maps.weight, net.maps.bias, None, MIN_SCORE
+        )
+        most = _PROPOSALS * len(images)
+        lesson = draw_lesson(proposed, targets["units"], targets["unjudged"], most, chance).to(images.device)
+        cutouts = cut_out(packed(images, None), lesson.proposals, STRIDE, lesson.mirror)
+    # Normalisation by the batch needs two of them; so few teach nothing anyway.
+    if len(cutouts) > 1:
+        with arithmetic:
+            outputs = net.refiner(cutouts.to(precision), *boxes(lesson.proposals))
+        parts |= refinement_losses(outputs, lesson)
+    return parts
 
 
 def _fraction(recipe: FitRecipe, step: int, spent_s: float) -> float:
@@ -163,7 +196,7 @@ def _rate(fraction: float) -> float:
 
 def _decayed(net: DetectorNet) -> list[dict[str, Any]]:
     """Weight decay on kernels only: on biases and normalisation it pulls the outputs' offsets to zero."""
-    parameters = list(net.parameters())
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -229,19 +262,30 @@ def make_batch(
     step: int,
     real: Sequence[PooledChip] = (),
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Images uint8 (batch, CROP_PX, CROP_PX, 3) and stacked targets of one step."""
+    """Images uint8 (batch, CROP_PX, CROP_PX, 3) and stacked targets of one step.
+
+    Besides the maps: `units` and `unjudged`, label rows of all images, each after the number of its image.
+    """
     # A run that starts from weights must not see the very crops again that those were trained on.
     rng = np.random.default_rng([recipe.seed, step, *bytes.fromhex(recipe.start)[:4]])
-    images, targets = [], []
-    for _ in range(recipe.batch):
+    images, targets, units, unjudged = [], [], [], []
+    for number in range(recipe.batch):
         image, labels = draw_crop(rng, chips, backgrounds, real)
         images.append(image)
+        units.append(_numbered(labels.objects, number))
+        unjudged.append(_numbered(np.concatenate([labels.ignored, labels.unseen]), number))
         targets.append(make_targets(labels, CROP_PX, CROP_PX))
     stacked = {
         name: torch.from_numpy(np.stack([getattr(target, name) for target in targets]))
         for name in Targets.__dataclass_fields__
     }
+    stacked["units"] = torch.from_numpy(np.concatenate(units))
+    stacked["unjudged"] = torch.from_numpy(np.concatenate(unjudged))
     return torch.from_numpy(np.stack(images)), stacked
+
+
+def _numbered(table: np.ndarray, number: int) -> np.ndarray:
+    return np.column_stack([np.full(len(table), number, np.float32), table]).astype(np.float32)
 
 
 def _save(
@@ -274,8 +318,10 @@ def _resume(
         return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
     # Older checkpoints do not say that they saw no corrected labels.
-    if {"corrected": ""} | state["recipe"] != asdict(recipe):
-        raise InputError(f"Checkpoint {path} belongs to another recipe: give another working folder or remove it.")
+    if {"corrected": ""} | state["recipe"] != asdict(recipe) or state["net"].keys() != net.state_dict().keys():
+        raise InputError(
+            f"Checkpoint {path} belongs to another recipe or version: give another working folder or remove it."
+        )
     net.load_state_dict(state["net"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])

@@ -202,6 +202,7 @@ def _detector(card: Mapping[str, Any]) -> Iterator[str]:
     if grounds:
         yield f"Windows of {grounds:,} chips that hold nothing were negatives as well."
     yield from _corrected(recipe)
+    yield from _second_stage(recipe)
     earlier = recipe.get("start_recipe")
     while earlier:
         yield ""
@@ -270,6 +271,17 @@ def _reliability(classes: Mapping[str, Any]) -> Iterator[str]:
             cells[min(int(said * 5), 4)] = f"{seen:.2f} of {number} (said {said:.2f})"
         yield f"| {name} | {' | '.join(cells)} |"
     yield ""
+
+
+def _second_stage(recipe: Mapping[str, Any]) -> Iterator[str]:
+    if recipe.get("second_stage_only"):
+        yield "This taught the second stage alone: the first one is that of the weights it went on from."
+    apart = recipe.get("second_stage")
+    if apart is not None:
+        yield (
+            f"The second stage was taught apart, on {apart['proposals']:,} proposals that this first stage made on "
+            f"{apart['chips']:,} of these chips and on the backgrounds, turned and scaled: {apart['minutes']:.3g} minutes."
+        )
 
 
 def _corrected(recipe: Mapping[str, Any]) -> Iterator[str]:

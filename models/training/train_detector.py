@@ -13,6 +13,7 @@ import torch
 from models.detector.card import WeightsCard
 from models.detector.detector import Detector, resolve_device, resolve_precision
 from models.detector.network import DetectorNet
+from models.errors import InputError
 from models.training.chip_pool import PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
 from models.training.corrections import Corrected, digest, held_out_change
 from models.training.crops import CROP_PX, empty_windows
@@ -52,6 +53,7 @@ def train_detector(
     leave_out: Sequence[str] = (),
     also: Sequence[Path] = (),
     start_share: float = 0.5,
+    second_stage_only: bool = False,
     corrected: Sequence[Corrected] = (),
     device: str = "auto",
     precision: str = "auto",
@@ -63,7 +65,8 @@ def train_detector(
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
     without suffix, that do show some: they are used for nothing. `also` are pools of earlier
-    trainings whose chips are shown, and measured on, as well.
+    trainings whose chips are shown, and measured on, as well. With `second_stage_only` the first stage stays that of
+    `start`.
     `corrected` are real scenes with labels that a person has corrected: they are trained on together with the rendered
     chips, and what that changed on the ground held out of them, from `start` to the new weights, stands in the metrics.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
@@ -72,6 +75,8 @@ def train_detector(
     """
     if (minutes is None) == (steps is None):
         raise ValueError("train_detector() needs either minutes or steps")
+    if second_stage_only and start is None:
+        raise InputError("--second-stage-only needs --start: a second stage learns from what a first one proposes.")
     place = resolve_device(device)
     arithmetic = resolve_precision(precision, place)
     first, first_card = (None, None) if start is None else load_weights(start)
@@ -101,6 +106,7 @@ def train_detector(
         steps=steps,
         minutes=minutes,
         corrected=digest(labelled),
+        second_stage_only=second_stage_only,
     )
     earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
     rendered = [read_chip(path) for path in [*train_paths, *earlier]]
@@ -224,6 +230,7 @@ def main() -> None:
     parser.add_argument(
         "--start-share", type=float, default=0.5, help="weight of the start in the mean that is written"
     )
+    parser.add_argument("--second-stage-only", action="store_true", help="leave the first stage as --start has it")
     parser.add_argument("--leave-out", nargs="*", default=(), help="backgrounds that do show equipment: not used")
     parser.add_argument("--also", nargs="*", type=Path, default=(), help="pools whose chips are shown as well")
     parser.add_argument("--device", default="auto")

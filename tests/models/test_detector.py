@@ -22,14 +22,19 @@ from models.detector.network import (
     normalise,
 )
 from models.detector.peaks import Peaks
+from models.detector.refinement import WIDTHS, RefinerNet
 from models.errors import DeviceError, WeightsError
 from models.weights_file import save_weights
 
 
-def lively_net(seed: int = 0) -> DetectorNet:
-    """An untrained network whose maps vary as much as a trained one's, statistics of normalisation included."""
+def lively_net(seed: int = 0, refiner_widths: tuple[int, ...] = (4, 8, 8, 8)) -> DetectorNet:
+    """An untrained network whose maps vary as much as a trained one's, statistics of normalisation included.
+
+    It finds something everywhere, so its second stage is mostly a narrow one.
+    """
     torch.manual_seed(seed)
     net = DetectorNet()
+    net.refiner = RefinerNet(refiner_widths)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -224,9 +229,11 @@ def test_probability_follows_the_card(detector: Detector) -> None:
     assert ((probability > 0) & (probability < 1)).all()
 
 
-def test_load_gives_what_was_saved(tmp_path: Path, detector: Detector) -> None:
+def test_load_gives_what_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "detector.safetensors"
-    checksum = save_weights(path, lively_net().state_dict(), card())
+    net = lively_net(refiner_widths=WIDTHS)
+    checksum = save_weights(path, net.state_dict(), card())
+    detector = Detector(net, WeightsCard.from_json(card()), "detector-test")
     loaded = Detector.load(path, "cpu", "float32")
     assert loaded.version == f"detector-{checksum[:8]}"
     assert loaded.card.recall["battery"][0].total == 10

@@ -19,6 +19,7 @@ from models.detector.network import DetectorNet, normalise
 from models.detector.peaks import Peaks
 from models.errors import InputError
 from models.rendering.objects import PlacedObject, PlacedText
+from models.training import fitting
 from models.training.chip_pool import PooledChip, PoolRecipe, render_pool, split_backgrounds
 from models.training.crops import CROP_PX, draw_crop, turn
 from models.training.evaluation import evaluate, match
@@ -183,6 +184,37 @@ def test_training_lowers_the_loss_and_a_broken_run_resumes_to_the_same_weights(t
         fit(CHIPS, [], replace(recipe, batch=2), tmp_path / "broken.pt")
 
 
+def test_the_second_stage_can_be_taught_alone(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    start = DetectorNet().state_dict()
+    recipe = FitRecipe(seed=3, batch=2, steps=12, second_stage_only=True)
+    net, _ = fit(CHIPS, [], recipe, tmp_path / "second.pt", start=start)
+    state = net.state_dict()
+    same = {name: torch.equal(state[name], start[name]) for name in start if not name.startswith("refiner.")}
+    assert all(same.values())
+    assert not torch.equal(state["refiner.judge.2.weight"], start["refiner.judge.2.weight"])
+
+
+def test_both_stages_learn_what_is_there(tmp_path: Path) -> None:
+    """From nothing to boxes on grey, as far as some seconds go: the loss of every part falls."""
+    seen: list[dict[str, float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "_REPORT_EVERY_S", 0.0)
+        fit(
+            CHIPS,
+            [],
+            FitRecipe(seed=3, batch=2, steps=40),
+            tmp_path / "both.pt",
+            progress=lambda state: seen.append(state.losses),
+        )
+    first, last = (
+        {name: float(np.mean([state.get(name, np.nan) for state in part])) for name in seen[-1]}
+        for part in (seen[:5], seen[-5:])
+    )
+    for name in ("heat", "kind", "place", "extent"):
+        assert last[name] < first[name], name
+
+
 def test_crops_without_objects_have_a_finite_loss() -> None:
     chip = PooledChip(CHIPS[0].image, Labels.of(), 0.3)
     images, targets = make_batch([chip], [], FitRecipe(seed=1, batch=1, steps=1), 0)
@@ -237,6 +269,9 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
     assert set(detector.card.calibration) == set(detector.card.recall) == set(CLASSES)
     assert detector.card.metrics["real_backgrounds"]["images"] == 1
     assert {state.stage for state in seen} >= {"rendering", "evaluating"}
+
+    with pytest.raises(InputError, match="needs --start"):
+        train_detector(output, workdir=workdir, steps=1, second_stage_only=True)
 
     pool = workdir / "pool"
     times = {path.name: path.stat().st_mtime_ns for path in pool.iterdir()}

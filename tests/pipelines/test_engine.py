@@ -152,7 +152,7 @@ def test_windows_do_not_change_the_answer_where_pixels_are_resampled(
     coarse_scene: Path, detectors: list[Detector]
 ) -> None:
     expected = look(coarse_scene, detectors, 1 << 20)
-    assert len(expected.peaks) > 1000
+    assert len(expected.peaks) > 500
     assert_same(look(coarse_scene, detectors, 512), expected)
     assert_same(look(coarse_scene, detectors, 400, (123, 77)), expected)
 
@@ -255,7 +255,7 @@ def test_windows_of_one_colour_are_skipped_only_if_nothing_is_found_in_it(
     pixels[:, :, 300:] = np.array([40, 90, 200], np.uint8)[:, None, None]
     path = write(tmp_path / "plain.tif", pixels)
     # Logits so low that the picture has a few peaks left and the colour none; so high that the colour has some.
-    mine = lively_detector(-2.0 if silent else 3.0)
+    mine = lively_detector(-0.4 if silent else 0.4)
     if silent:
         mine.net.maps.bias.data.view(-1, CHANNELS)[:, LETTERING] -= 1000
     found = look(path, [mine], 256)
@@ -331,7 +331,7 @@ def test_damage_can_be_left_out_and_is_named(
         edge = 384 + REACH_PX
         return peaks[(np.abs(peaks.x_px - 640) > edge) | (np.abs(peaks.y_px - 384) > edge)]
 
-    assert len(far(found.peaks)) > 100
+    assert len(far(found.peaks)) > 50
     assert far(found.peaks).cell_x.tolist() == far(expected.peaks).cell_x.tolist()
 
 
