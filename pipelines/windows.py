@@ -14,13 +14,14 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from models.detector.network import STRIDE
 from models.detector.peaks import MAX_OFFSET_CELLS, REACH_PX
+from models.detector.refinement import MOST_PLACES, PLACE_PX
 
-__all__ = ["BESIDE_PX", "Box", "WindowPlan", "plan_windows"]
+__all__ = ["BESIDE_PX", "MOVED_PX", "Box", "WindowPlan", "plan_windows"]
 
 BESIDE_PX = REACH_PX
 """How far beside an area a peak can stand and still thin out one in it."""
-_MOVED_PX = (MAX_OFFSET_CELLS + 1) * STRIDE
-"""How far a peak's centre can lie from the corner of its cell, which decides whose it is."""
+MOVED_PX = math.ceil((MAX_OFFSET_CELLS + 1) * STRIDE + math.hypot(MOST_PLACES, MOST_PLACES) * PLACE_PX)
+"""How far both stages together can move a peak's centre from the corner of its cell, which decides whose it is."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def plan_windows(
     cores = [Box(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
     if area is None:
         return WindowPlan(tuple(cores), len(cores), extent)
-    reached = area.buffer(BESIDE_PX + _MOVED_PX)
+    reached = area.buffer(BESIDE_PX + MOVED_PX)
     shapely.prepare(reached)
     touched = tuple(core for core in cores if reached.intersects(shapely.box(core.x0, core.y0, core.x1, core.y1)))
     return WindowPlan(touched, len(cores), extent, area.buffer(BESIDE_PX))

@@ -2,7 +2,7 @@
 
 Nearly all of a scene is ground, which the first stage passes over at little cost. What it takes for equipment is few
 places, so each can have a closer look: at twice the resolution, turned so that units of every heading look the same,
-and with four times as many weights as the first stage has for everything.
+and with more weights than the first stage has for everything.
 """
 
 import math
@@ -43,6 +43,8 @@ FAN_COUNT = slice(QUARTER.stop, QUARTER.stop + 1)
 OUTPUTS = FAN_COUNT.stop
 
 PLACE_PX = 8.0
+MOST_PLACES = 2.0
+"""Farthest along and across that a centre is moved, in `PLACE_PX`."""
 MEAN_EXTENT = (2.7, 2.1)
 """Logarithms of 15 and 8 px, the middle of the equipment."""
 FIRST_STAGE_SHARE = 2.5
@@ -139,7 +141,7 @@ def cut_out(
     """Normalised float32 (n, 3, ACROSS_PX, ALONG_PX) of `packed` images, the heading to the right.
 
     Bilinear. Where there is no image it is mid-grey, as in the first stage. Places are counted from the proposal's cell
-    of `stride` pixels, so that the last bits do not depend on where that lies in the window. `mirror` (n,) of -1 turns
+    of `stride` pixels, so that they are as exact wherever that lies in the window. `mirror` (n,) of -1 turns
     a cut-out over about its long axis.
     """
     _, height, width = pixels.shape
@@ -205,9 +207,11 @@ def _refined(proposals: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     # log(p / (1 - p)); p can round to 1.
     odds = logs - torch.log1p(-logs.exp().clamp(max=1 - 1e-6))
     score, cls = (FIRST_STAGE_SHARE * proposals[:, HEATS] + odds).max(dim=1)
+    # A mean, not a sum: from 17 on a float32 sigmoid is 1, and ties would decide which of two peaks stays.
+    score = score / (1 + FIRST_STAGE_SHARE)
 
     cosine, sine = (part[:, 0, 0] for part in _direction(proposals))
-    along, across = (outputs[:, PLACE].clamp(-2, 2) * PLACE_PX).unbind(1)
+    along, across = (outputs[:, PLACE].clamp(-MOST_PLACES, MOST_PLACES) * PLACE_PX).unbind(1)
     extent = (outputs[:, EXTENT] + outputs.new_tensor(MEAN_EXTENT)).clamp(0, 7).exp()
     # Of the four headings that the quarter allows the one nearest to the axis.
     axis = torch.atan2(outputs[:, AXIS.start + 1], outputs[:, AXIS.start]) / 2

@@ -110,7 +110,7 @@ def fit(
     optimiser = torch.optim.AdamW(_decayed(net), lr=recipe.peak_rate)
     step, spent_s = _resume(checkpoint, recipe, net, average, optimiser)
 
-    sums: dict[str, float] = defaultdict(float)
+    losses_of: dict[str, list[float]] = defaultdict(list)
     reported, counted = time.monotonic(), 0
     saved = last = time.monotonic()
     with _batches(chips, backgrounds, real, recipe, first=step) as batches:
@@ -118,7 +118,7 @@ def fit(
             images, targets = next(batches)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.peak_rate * _rate(fraction)
-            chance = torch.Generator().manual_seed(recipe.seed << 32 | step)
+            chance = torch.Generator().manual_seed(_seed(recipe.seed, step))
             losses = _losses(net, images.to(device), targets, precision, chance)
             optimiser.zero_grad(set_to_none=True)
             sum(losses.values(), torch.zeros((), device=device, requires_grad=True)).backward()
@@ -130,17 +130,17 @@ def fit(
             step += 1
             _average(average, net, step)
             for name, value in losses.items():
-                sums[name] += value.item()
+                losses_of[name].append(value.item())
             counted += 1
             now = time.monotonic()
             spent_s, last = spent_s + now - last, now
             if progress is not None and now - reported > _REPORT_EVERY_S:
                 fraction = _fraction(recipe, step, spent_s)
-                means = {name: value / counted for name, value in sums.items()}
+                means = {name: sum(values) / len(values) for name, values in losses_of.items()}
                 speed = counted * recipe.batch / (now - reported)
                 left_s = spent_s / fraction * (1 - fraction)
                 progress(FitReport(step, min(fraction, 1.0), means, speed, max(left_s, 0.0)))
-                sums.clear()
+                losses_of.clear()
                 reported, counted = now, 0
             if now - saved > checkpoint_every_s:
                 _save(checkpoint, recipe, net, average, optimiser, step, spent_s)
@@ -169,7 +169,9 @@ def _losses(
             features._replace(maps=features.maps.detach()), net.maps.weight, net.maps.bias, None, MIN_SCORE
         )
         most = _PROPOSALS * len(images)
-        lesson = draw_lesson(proposed, targets["units"], targets["unjudged"], most, chance).to(images.device)
+        lesson = draw_lesson(proposed, targets["units"], targets["unjudged"], images.shape[1], most, chance).to(
+            images.device
+        )
         cutouts = cut_out(packed(images, None), lesson.proposals, STRIDE, lesson.mirror)
     # Normalisation by the batch needs two of them; so few teach nothing anyway.
     if len(cutouts) > 1:
@@ -177,6 +179,10 @@ def _losses(
             outputs = net.refiner(cutouts.to(precision), *boxes(lesson.proposals))
         parts |= refinement_losses(outputs, lesson)
     return parts
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _fraction(recipe: FitRecipe, step: int, spent_s: float) -> float:
@@ -317,8 +323,7 @@ def _resume(
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    # Older checkpoints do not say that they saw no corrected labels.
-    if {"corrected": ""} | state["recipe"] != asdict(recipe) or state["net"].keys() != net.state_dict().keys():
+    if state["recipe"] != asdict(recipe):
         raise InputError(
             f"Checkpoint {path} belongs to another recipe or version: give another working folder or remove it."
         )

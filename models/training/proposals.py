@@ -22,6 +22,9 @@ WEIGHTS = {"kind": 1.0, "place": 0.5, "extent": 1.0, "axis": 0.4, "quarter": 0.3
 _TRUE_SHARE = 0.5
 """Share of the units that are shown from where they truly are as well: an untrained first stage proposes nothing."""
 
+_AT_MOST = 32
+"""Times the proposals that are drawn: of a wild first stage no more are compared with the units."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -48,17 +51,27 @@ class Lesson:
 
 
 def draw_lesson(
-    proposed: torch.Tensor, units: torch.Tensor, unjudged: torch.Tensor, most: int, generator: torch.Generator
+    proposed: torch.Tensor,
+    units: torch.Tensor,
+    unjudged: torch.Tensor,
+    side_px: int,
+    most: int,
+    generator: torch.Generator,
 ) -> Lesson:
     """Up to `most` of the proposals and of the true units of a batch, rare kinds more often, each a little displaced.
 
     :param proposed: table of proposals
-    :param units: float32 (m, 8), the number of the image before the columns of a label table
+    :param units: float32 (m, 8), the number of the image before the columns of a label table; those beyond an image's
+        edge are what a proposal at the edge may mean, and are not shown
     :param unjudged: the same for ground that is not judged
+    :param side_px: of the images
     :param generator: on the CPU; the outcome is a function of its state and of the tables
     """
     proposed = proposed.cpu()
-    shown = units[torch.rand(len(units), generator=generator) < _TRUE_SHARE]
+    if len(proposed) > _AT_MOST * most:
+        proposed = proposed[torch.randperm(len(proposed), generator=generator)[: _AT_MOST * most]]
+    there = ((units[:, [1 + X, 1 + Y]] >= 0) & (units[:, [1 + X, 1 + Y]] < side_px)).all(dim=1)
+    shown = units[there & (torch.rand(len(units), generator=generator) < _TRUE_SHARE)]
     rows = torch.cat([proposed, _as_proposals(shown)])
     nearest, far = _nearest(rows, units)
     kind = torch.where(far <= _INSIDE, units[nearest, 1 + CLASS].long(), NOTHING) if len(units) else nearest + NOTHING
@@ -116,7 +129,7 @@ def _nearest(rows: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _displaced(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Proposals as a first stage that errs otherwise would make them, turned round or by a quarter at times."""
+    """Proposals as a first stage that errs otherwise would make them, at times turned by a quarter."""
     count = len(rows)
 
     def normal() -> torch.Tensor:

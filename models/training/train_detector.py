@@ -13,7 +13,7 @@ import torch
 from models.detector.card import WeightsCard
 from models.detector.detector import Detector, resolve_device, resolve_precision
 from models.detector.network import DetectorNet
-from models.errors import InputError
+from models.errors import InputError, WeightsError
 from models.training.chip_pool import PoolRecipe, read_background, read_chip, render_pool, split_backgrounds
 from models.training.corrections import Corrected, digest, held_out_change
 from models.training.crops import CROP_PX, empty_windows
@@ -79,7 +79,7 @@ def train_detector(
         raise InputError("--second-stage-only needs --start: a second stage learns from what a first one proposes.")
     place = resolve_device(device)
     arithmetic = resolve_precision(precision, place)
-    first, first_card = (None, None) if start is None else load_weights(start)
+    first, first_card = (None, None) if start is None else _start(start)
     report = progress or _log
     shown, held_out = split_backgrounds(backgrounds, leave_out)
 
@@ -124,6 +124,8 @@ def train_detector(
         real=labelled,
     )
     tensors = released(net if first is None else midway(net, first, start_share))
+    if first is not None and second_stage_only:
+        tensors |= {name: tensor for name, tensor in first.items() if not name.startswith("refiner.")}
     validation_paths += [path for pool_folder in also for path in sorted(pool_folder.glob("validation-*.npz"))]
     report(Progress("evaluating", 0.0, f"{len(validation_paths)} rendered chips, {len(held_out)} real backgrounds"))
     code_version = importlib.metadata.version("overwatt")
@@ -161,6 +163,19 @@ def train_detector(
     save_weights(output, tensors, card)
     report(Progress("evaluating", 1.0, f"wrote {output}"))
     return WeightsCard.from_json(card)
+
+
+def _start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and card of weights to train on from; refused at once where they are not those of this network."""
+    tensors, card = load_weights(path)
+    if {name: tensor.shape for name, tensor in tensors.items()} != {
+        name: tensor.shape for name, tensor in DetectorNet().state_dict().items()
+    }:
+        raise WeightsError(
+            f"Weights file {path} does not hold a detector of this version: name another with --start, or train from "
+            "nothing without it."
+        )
+    return tensors, card
 
 
 def midway(net: DetectorNet, start: Mapping[str, torch.Tensor], share: float = 0.5) -> DetectorNet:

@@ -95,7 +95,7 @@ def lesson_of(row: torch.Tensor, unit: PlacedObject) -> Lesson:
     """What is taught of one proposal on one unit, as it stands and not displaced."""
     units = torch.from_numpy(np.column_stack([[0.0], Labels.of([unit]).objects]).astype(np.float32))
     for seed in range(200):
-        lesson = draw_lesson(row, units, units[:0], 1, torch.Generator().manual_seed(seed))
+        lesson = draw_lesson(row, units, units[:0], 256, 1, torch.Generator().manual_seed(seed))
         if len(lesson.kind) and lesson.mirror[0] > 0 and lesson.proposals[0, table.ROW] == row[0, table.ROW]:
             return lesson
     raise AssertionError("not drawn in 200 lessons")
@@ -143,7 +143,7 @@ def test_a_unit_that_is_taught_from_its_mirror_image_is_turned_the_other_way() -
     units = torch.from_numpy(np.column_stack([[0.0], Labels.of([unit]).objects]).astype(np.float32))
     row = proposal(101.0, 90.0, 30.0)
     for seed in range(40):
-        lesson = draw_lesson(row, units, units[:0], 1, torch.Generator().manual_seed(seed))
+        lesson = draw_lesson(row, units, units[:0], 256, 1, torch.Generator().manual_seed(seed))
         shown = torch.rad2deg(torch.atan2(lesson.proposals[:, table.SIN], lesson.proposals[:, table.COS]) / 2)
         turned = torch.rad2deg(lesson.turn_rad) * lesson.mirror + shown
         assert (turned - 40 + 90) % 180 - 90 == pytest.approx(0, abs=1e-3)
@@ -170,7 +170,7 @@ def test_scores_of_both_stages_decide_and_the_second_may_name_another_class() ->
     agreed = refined({BATTERY: 1.0}, {BATTERY: 6.0})
     doubted = refined({BATTERY: 1.0}, {NOTHING: 6.0})
     assert agreed[0] == BATTERY
-    assert agreed[1] > 0.9 > 0.3 > doubted[1]
+    assert agreed[1] > 0.8 > 0.3 > doubted[1]
     assert refined({BATTERY: 1.0, TURBINE: 0.5}, {TURBINE: 9.0})[0] == TURBINE
     # However sure it is, the score is a number that can be calibrated.
     assert 0 < refined({BATTERY: 30.0}, {BATTERY: 1e4})[1] <= 1
@@ -192,7 +192,7 @@ def test_lessons_name_what_lies_under_a_proposal() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def kinds(rows: list[torch.Tensor], units: torch.Tensor) -> list[int]:
-        return draw_lesson(torch.cat(rows), units, unjudged, 99, generator).kind.tolist()
+        return draw_lesson(torch.cat(rows), units, unjudged, 256, 99, generator).kind.tolist()
 
     none = truth[:0]
     assert kinds([far, on_hidden], none) == [NOTHING]
@@ -206,12 +206,35 @@ def test_lessons_name_what_lies_under_a_proposal() -> None:
     assert kinds([on_unit], other_image)[0] == NOTHING
 
     crowd = [proposal(20.0 + 2 * k, 150, 0) for k in range(60)] + [on_unit]
-    lessons = [draw_lesson(torch.cat(crowd), one, unjudged, 12, generator) for _ in range(30)]
+    lessons = [draw_lesson(torch.cat(crowd), one, unjudged, 256, 12, generator) for _ in range(30)]
     assert all(len(lesson.kind) == 12 for lesson in lessons)
     # One of 61 proposals, but drawn as the rarer kind: by chance it would be in 6 of 30.
     assert sum(bool((lesson.kind != NOTHING).any()) for lesson in lessons) > 15
-    again = [draw_lesson(torch.cat(crowd), one, unjudged, 12, torch.Generator().manual_seed(5)) for _ in range(2)]
+    again = [draw_lesson(torch.cat(crowd), one, unjudged, 256, 12, torch.Generator().manual_seed(5)) for _ in range(2)]
     assert torch.equal(again[0].proposals, again[1].proposals)
+
+
+def test_units_beyond_the_edge_are_not_shown_but_are_what_a_proposal_there_means() -> None:
+    beyond = Labels.of([PlacedObject("battery", 262.0, 60.0, 40.0, 8.0, 90.0, 0)])
+    units = torch.from_numpy(np.column_stack([[0.0], beyond.objects]).astype(np.float32))
+    generator = torch.Generator().manual_seed(3)
+    none = units[:0]
+    assert all(
+        len(draw_lesson(none[:, :1].expand(0, table.COLUMNS), units, none, 256, 9, generator).kind) == 0
+        for _ in range(20)
+    )
+    lesson = draw_lesson(proposal(250, 60, 90), units, none, 256, 9, generator)
+    assert lesson.kind.tolist() == [BATTERY]
+
+
+def test_scores_of_the_surest_keep_their_order() -> None:
+    rows = torch.cat([proposal(100, 100, 0), proposal(110, 100, 0)])
+    rows[:, table.HEATS] = -5.0
+    rows[0, table.HEATS.start], rows[1, table.HEATS.start] = 6.0, 7.0
+    said = torch.zeros(1, table.OUTPUTS)
+    said[0, 0] = 40.0
+    scores = table.refine(Saying(said), addressed(224, 224), None, rows, STRIDE)[:, table.SCORE]  # type: ignore[arg-type]
+    assert scores[0] < scores[1] < 1
 
 
 def test_reach_of_the_second_stage_lies_within_that_of_the_detector() -> None:
@@ -222,7 +245,7 @@ def test_reach_of_the_second_stage_lies_within_that_of_the_detector() -> None:
 
 def test_a_lesson_of_nothing_but_ground_has_a_finite_loss() -> None:
     rows = torch.cat([proposal(60, 60, 0), proposal(90, 90, 0)])
-    lesson = draw_lesson(rows, torch.zeros(0, 8), torch.zeros(0, 8), 9, torch.Generator().manual_seed(1))
+    lesson = draw_lesson(rows, torch.zeros(0, 8), torch.zeros(0, 8), 256, 9, torch.Generator().manual_seed(1))
     losses = refinement_losses(torch.zeros(2, table.OUTPUTS), lesson)
     assert losses["kind"] == pytest.approx(np.log(len(OBJECT_CLASSES) + 1), rel=1e-5)
     assert all(float(value) == 0 for name, value in losses.items() if name != "kind")

@@ -17,7 +17,7 @@ from models.detector.labels import HEADING, LENGTH, Labels, X, Y
 from models.detector.losses import detection_losses
 from models.detector.network import DetectorNet, normalise
 from models.detector.peaks import Peaks
-from models.errors import InputError
+from models.errors import InputError, WeightsError
 from models.rendering.objects import PlacedObject, PlacedText
 from models.training import fitting
 from models.training.chip_pool import PooledChip, PoolRecipe, render_pool, split_backgrounds
@@ -25,6 +25,7 @@ from models.training.crops import CROP_PX, draw_crop, turn
 from models.training.evaluation import evaluate, match
 from models.training.fitting import FitRecipe, fit, make_batch
 from models.training.train_detector import Progress, midway, train_detector
+from models.weights_file import load_weights, save_weights
 
 
 def drawn_chip(seed: int) -> PooledChip:
@@ -272,6 +273,11 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
 
     with pytest.raises(InputError, match="needs --start"):
         train_detector(output, workdir=workdir, steps=1, second_stage_only=True)
+
+    older = {name: tensor for name, tensor in DetectorNet().state_dict().items() if not name.startswith("refiner.")}
+    save_weights(tmp_path / "older.safetensors", older, load_weights(output)[1])
+    with pytest.raises(WeightsError, match="name another with --start"):
+        train_detector(output, workdir=workdir, steps=1, start=tmp_path / "older.safetensors")
 
     pool = workdir / "pool"
     times = {path.name: path.stat().st_mtime_ns for path in pool.iterdir()}
