@@ -27,7 +27,7 @@ def detection_losses(maps: torch.Tensor, targets: dict[str, torch.Tensor]) -> di
 
     # A square has no long axis, so its heading is not judged. That of a unit up to `NEARLY_SQUARE` is, and counts in
     # full: (1 - w/l)^2, as in studies of DOTA, left half of the tower cells turned by more than 15 degrees.
-    elongated = ((1.0 - wanted[:, 7]) / (1.0 - NEARLY_SQUARE)).clamp(0, 1)
+    elongated = elongation(wanted[:, 7])
     with_fans = (wanted[:, 6] >= 0).float()
     parts = {
         "heat": focal_loss(maps[:, HEAT], targets),
@@ -38,6 +38,11 @@ def detection_losses(maps: torch.Tensor, targets: dict[str, torch.Tensor]) -> di
         "lettering": lettering_loss(maps[:, LETTERING.start], targets["lettering"], targets["seen"]),
     }
     return {name: WEIGHTS[name] * value for name, value in parts.items()}
+
+
+def elongation(width_by_length: torch.Tensor) -> torch.Tensor:
+    """0..1: how much the heading of units of this width by length counts; nothing for squares."""
+    return ((1 - width_by_length) / (1 - NEARLY_SQUARE)).clamp(0, 1)
 
 
 def focal_loss(logits: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import Conv2dNormActivation
 
 from models.classes import OBJECT_CLASSES
-from models.detector.refinement import RefinerNet, residual_block
+from models.detector.refinement import DEVIATION, GREY, RefinerNet, residual_block
 from models.detector.refinement import reach_px as refiner_reach_px
 
 STRIDE = 2
@@ -46,8 +46,6 @@ LETTERING = slice(FANS.stop, FANS.stop + 1)
 """Logit of "painted lettering covers this cell"."""
 CHANNELS = LETTERING.stop
 
-_MEAN = 0.45 * 255
-_DEVIATION = 0.25 * 255
 SUB_STRIDE = 2
 """Stride of the trunk over that of the maps."""
 SUB_CELLS = SUB_STRIDE**2
@@ -69,7 +67,7 @@ def normalise(
     Invalid pixels (`valid` False, shape (N, H, W)) become zero, which is mid-grey, whatever lies under them.
     """
     # In place, and in bfloat16 from the start: 0..255 are exact in it, and a window is copied once.
-    scaled = images.to(precision).sub_(_MEAN).div_(_DEVIATION)
+    scaled = images.to(precision).sub_(GREY).div_(DEVIATION)
     if valid is not None:
         scaled.mul_(valid.unsqueeze(-1))
     return scaled.permute(0, 3, 1, 2)

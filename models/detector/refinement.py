@@ -57,8 +57,9 @@ HEATS = slice(12, 12 + len(OBJECT_CLASSES))
 """Logits of the first stage, by class."""
 COLUMNS = HEATS.stop
 
-_GREY = 0.45 * 255
-_DEVIATION = 0.25 * 255
+GREY = 0.45 * 255
+DEVIATION = 0.25 * 255
+"""What both stages take for the mean and the spread of grey levels; no image is `GREY`."""
 _AT_ONCE = 64
 """Proposals of one pass: what is calculated of one then fits into the caches."""
 _BOX_PX = (2.0, 110.0)
@@ -145,7 +146,8 @@ def cut_out(
     a cut-out over about its long axis.
     """
     _, height, width = pixels.shape
-    cosine, sine = _direction(proposals)
+    heading = heading_rad(proposals)[:, None, None]
+    cosine, sine = heading.cos(), heading.sin()
     along, across = _steps(ALONG_PX, pixels.device)[None, None, :], _steps(ACROSS_PX, pixels.device)[None, :, None]
     if mirror is not None:
         across = across * mirror[:, None, None]
@@ -166,7 +168,7 @@ def cut_out(
     upper = torch.lerp(pixel(0), pixel(1), right_share)
     lower = torch.lerp(pixel(width), pixel(width + 1), right_share)
     mixed = torch.lerp(upper, lower, lower_share)
-    return ((mixed[..., :3] - _GREY * mixed[..., 3:]) / _DEVIATION).permute(0, 3, 1, 2)
+    return ((mixed[..., :3] - GREY * mixed[..., 3:]) / DEVIATION).permute(0, 3, 1, 2)
 
 
 def reach_px(stride: int, most_offset_px: float) -> int:
@@ -210,14 +212,15 @@ def _refined(proposals: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     # A mean, not a sum: from 17 on a float32 sigmoid is 1, and ties would decide which of two peaks stays.
     score = score / (1 + FIRST_STAGE_SHARE)
 
-    cosine, sine = (part[:, 0, 0] for part in _direction(proposals))
+    heading = heading_rad(proposals)
+    cosine, sine = heading.cos(), heading.sin()
     along, across = (outputs[:, PLACE].clamp(-MOST_PLACES, MOST_PLACES) * PLACE_PX).unbind(1)
     extent = (outputs[:, EXTENT] + outputs.new_tensor(MEAN_EXTENT)).clamp(0, 7).exp()
     # Of the four headings that the quarter allows the one nearest to the axis.
     axis = torch.atan2(outputs[:, AXIS.start + 1], outputs[:, AXIS.start]) / 2
     quarter = torch.atan2(outputs[:, QUARTER.start + 1], outputs[:, QUARTER.start]) / 4
     turn = quarter + torch.round((axis - quarter) / (math.pi / 2)) * (math.pi / 2)
-    heading = torch.atan2(sine, cosine) + turn
+    double = 2 * (heading + turn)
 
     table = proposals.clone()
     table[:, CLASS] = cls.to(table.dtype)
@@ -225,12 +228,11 @@ def _refined(proposals: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     table[:, CENTRE_X] += along * sine + across * cosine
     table[:, CENTRE_Y] += across * sine - along * cosine
     table[:, LENGTH], table[:, WIDTH] = extent.amax(1), extent.amin(1)
-    table[:, COS], table[:, SIN] = torch.cos(2 * heading), torch.sin(2 * heading)
+    table[:, COS], table[:, SIN] = double.cos(), double.sin()
     table[:, FANS] = outputs[:, FAN_COUNT.start].clamp(-1, 7).exp()
     return table
 
 
-def _direction(proposals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine (n, 1, 1) of the heading."""
-    heading = torch.atan2(proposals[:, SIN], proposals[:, COS])[:, None, None] / 2
-    return torch.cos(heading), torch.sin(heading)
+def heading_rad(proposals: torch.Tensor) -> torch.Tensor:
+    """(n,): direction of the long axis, clockwise from up, in (-pi / 2, pi / 2]."""
+    return torch.atan2(proposals[:, SIN], proposals[:, COS]) / 2

@@ -121,6 +121,7 @@ def fit(
             chance = torch.Generator().manual_seed(_seed(recipe.seed, step))
             losses = _losses(net, images.to(device), targets, precision, chance)
             optimiser.zero_grad(set_to_none=True)
+            # From a tensor on, because a batch may teach nothing.
             sum(losses.values(), torch.zeros((), device=device, requires_grad=True)).backward()
             norm = torch.nn.utils.clip_grad_norm_(net.parameters(), _CLIP)
             if torch.isfinite(norm):
@@ -163,7 +164,7 @@ def _losses(
         features = net.features(normalise(images))
         if net.maps.weight.requires_grad:
             on_device = {name: table.to(images.device) for name, table in targets.items()}
-            parts |= detection_losses(net.maps_of(features).float(), on_device)
+            parts |= detection_losses(net.maps_of(features), on_device)
     with torch.no_grad():
         proposed, _ = pick_peaks(
             features._replace(maps=features.maps.detach()), net.maps.weight, net.maps.bias, None, MIN_SCORE

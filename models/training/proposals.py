@@ -8,7 +8,7 @@ from torch.nn import functional
 from models.classes import OBJECT_CLASSES
 from models.detector import refinement as table
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, X, Y
-from models.detector.losses import NEARLY_SQUARE
+from models.detector.losses import elongation
 from models.detector.network import STRIDE
 
 MIN_SCORE = 0.08
@@ -21,7 +21,6 @@ WEIGHTS = {"kind": 1.0, "place": 0.5, "extent": 1.0, "axis": 0.4, "quarter": 0.3
 """Of the parts of the loss; the kind weighs most, because it decides what is counted."""
 _TRUE_SHARE = 0.5
 """Share of the units that are shown from where they truly are as well: an untrained first stage proposes nothing."""
-
 _AT_MOST = 32
 """Times the proposals that are drawn: of a wild first stage no more are compared with the units."""
 
@@ -86,9 +85,9 @@ def draw_lesson(
     rows = _displaced(rows, generator)
     mirror = torch.where(torch.rand(len(rows), generator=generator) < 0.5, -1.0, 1.0)
     unit = units[nearest, 1:] if len(units) else torch.zeros(len(rows), 7)
-    heading = torch.atan2(rows[:, table.SIN], rows[:, table.COS]) / 2
-    dx = unit[:, X] - rows[:, table.COLUMN] * STRIDE - rows[:, table.CENTRE_X]
-    dy = unit[:, Y] - rows[:, table.ROW] * STRIDE - rows[:, table.CENTRE_Y]
+    heading = table.heading_rad(rows)
+    x, y = _centres(rows)
+    dx, dy = unit[:, X] - x, unit[:, Y] - y
     return Lesson(
         proposals=rows,
         mirror=mirror,
@@ -117,8 +116,8 @@ def _nearest(rows: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, tor
     """For each proposal the rectangle (row of `units`) whose middle is nearest, and how far it is in its half sides."""
     if not len(units):
         return torch.zeros(len(rows), dtype=torch.long), torch.full((len(rows),), torch.inf)
-    dx = (rows[:, table.COLUMN] * STRIDE + rows[:, table.CENTRE_X])[:, None] - units[None, :, 1 + X]
-    dy = (rows[:, table.ROW] * STRIDE + rows[:, table.CENTRE_Y])[:, None] - units[None, :, 1 + Y]
+    x, y = _centres(rows)
+    dx, dy = x[:, None] - units[None, :, 1 + X], y[:, None] - units[None, :, 1 + Y]
     turn = torch.deg2rad(units[:, 1 + HEADING])
     along = (dx * turn.sin() - dy * turn.cos()).abs() / (units[:, 1 + LENGTH] / 2)
     across = (dx * turn.cos() + dy * turn.sin()).abs() / (units[:, 1 + WIDTH] / 2)
@@ -126,6 +125,14 @@ def _nearest(rows: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, tor
     far[rows[:, table.WINDOW, None] != units[None, :, 0]] = torch.inf
     far, nearest = far.min(dim=1)
     return nearest, far
+
+
+def _centres(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y (n,) in pixels of the image."""
+    return (
+        rows[:, table.COLUMN] * STRIDE + rows[:, table.CENTRE_X],
+        rows[:, table.ROW] * STRIDE + rows[:, table.CENTRE_Y],
+    )
 
 
 def _displaced(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -145,8 +152,8 @@ def _displaced(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         rows[:, centre] += 0.08 * rows[:, table.WIDTH] * normal()
     square = rows[:, table.WIDTH] > 0.55 * rows[:, table.LENGTH]
     turn_deg = torch.where(happens(0.5), 3.0, 12.0) * normal() + torch.where(happens(0.1) & square, 90.0, 0.0)
-    heading = torch.atan2(rows[:, table.SIN], rows[:, table.COS]) + 2 * torch.deg2rad(turn_deg)
-    rows[:, table.COS], rows[:, table.SIN] = heading.cos(), heading.sin()
+    double = 2 * (table.heading_rad(rows) + torch.deg2rad(turn_deg))
+    rows[:, table.COS], rows[:, table.SIN] = double.cos(), double.sin()
     return rows
 
 
@@ -158,8 +165,7 @@ def refinement_losses(outputs: torch.Tensor, lesson: Lesson) -> dict[str, torch.
     def mean(part: slice, wanted: list[torch.Tensor], share: torch.Tensor) -> torch.Tensor:
         return ((outputs[:, part] - torch.stack(wanted, dim=1)).abs().sum(dim=1) * share).sum() / units
 
-    square = lesson.width_px / lesson.length_px
-    elongated = ((1 - square) / (1 - NEARLY_SQUARE)).clamp(0, 1) * unit
+    elongated = elongation(lesson.width_px / lesson.length_px) * unit
     log_length, log_width = lesson.length_px.log() - table.MEAN_EXTENT[0], lesson.width_px.log() - table.MEAN_EXTENT[1]
     place = [lesson.along_px / table.PLACE_PX, lesson.across_px / table.PLACE_PX]
     double, fourfold = 2 * lesson.turn_rad, 4 * lesson.turn_rad
