@@ -35,7 +35,7 @@ LIMITS = """
 * Rendered ground is cleaner than real ground; there are no puddles, people, cranes, scaffolds, snow or cloud shadows.
   Metal has no glint, glass no reflection, and nothing is curved but fans and tanks.
 * Turbine packages, dry-cooler cells and batteries have sizes from priors with spread, because no drawings were found.
-* Generators and unfinished dry-cooler arrays can pass for chillers: in the rendered sample 142 are found of 139, and the
+* Unfinished dry-cooler arrays can pass for chillers: in the rendered sample 142 are found of 139, and the
   interval (141-150) misses the truth; batteries and turbines are counted exactly there.
 * No false detection on 0.48 km2 of real ground still allows 8 a km2. One runway among it, whose painted bars passed for rows of
   batteries, was seen with every candidate for these weights.
