@@ -19,7 +19,7 @@ recipes: $(STAMP)  ## run the recipes of the README, on what `make demo` left
 	$(BIN)/python tests/readme_recipes.py
 
 test: $(STAMP)  ## run the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 check: $(STAMP)  ## lint, formatting, types, import directions
 	$(BIN)/ruff check

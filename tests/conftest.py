@@ -10,6 +10,8 @@ import pytest
 # Before anything imports Prefect, and inherited by the processes that tests start.
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+# Tables are as wide as the terminal: tests read them whole, whatever they are started from.
+os.environ["COLUMNS"] = "120"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,7 +49,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "OVERWATT_ARCHIVE": str(folder / "archive"),
         "OVERWATT_LIBRARY": str(folder / "library"),
         "NO_COLOR": "1",
-        "COLUMNS": "120",
     }
 
 
