@@ -276,9 +276,7 @@ def _read_lettering(
     if not regions:
         return _empty(grid)
     words: list[Word] = []
-    for region, (reading, heading_deg) in zip(
-        regions, read_regions(raster, regions, reader, skip_damaged), strict=True
-    ):
+    for region, reading, heading_deg in read_regions(raster, regions, reader, skip_damaged):
         alone = float(calibrated(region.score, detector.card.calibration[LETTERING.name]))
         confidence = reading.confidence if reading.text else 0.0
         words.append(Word(region, reading, heading_deg, 1 - (1 - alone) * (1 - confidence)))

@@ -5,7 +5,6 @@ many windows is one region, the same whatever the windows were.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from shapely.geometry import MultiPolygon, Polygon, box
 from models.detector.detector import MIN_LETTERING
 from models.detector.network import STRIDE
 from models.detector.peaks import LETTERING_POOL
+from models.reader.placement import Place, find_place, without_room
 from models.reader.reader import Reader, Reading
 from models.reader.rectify import rectify
 from pipelines.errors import WindowError
@@ -38,10 +38,8 @@ JOIN_CELLS = 3
 """Cells this far apart still belong together: the gap between two letters of a worn word."""
 MIN_LETTER_PX = 9.0
 """Lowest letters, in grid pixels (2.7 m at 0.3 m): lower ones hold fewer than two samples a stroke."""
-READING_MARGINS = (0.0, 0.12)
-"""Room around a region, as shares of its height, with which it is read; the more confident reading counts."""
-_REGIONS_AT_ONCE = 64
-"""Regions whose crops are in memory together."""
+SEEN_HEIGHTS = 4.0
+"""Room around a region, in letter heights, in which the rest of its word is looked for."""
 MIN_LETTERS = 3
 """Shorter readings are taken for chance: the reader was trained on words of three letters and more."""
 MAX_WORD_PX = 2000.0
@@ -210,40 +208,49 @@ def _components(row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]) -> np
 
 def read_regions(
     raster: GriddedRaster, regions: Sequence[Region], reader: Reader, skip_damaged: bool = False
-) -> list[tuple[Reading, float]]:
-    """Read regions; returns for each the reading and the reading direction in the grid, [0, 360).
+) -> list[tuple[Region, Reading, float]]:
+    """Read regions; returns for each where the word lies, the reading, and the reading direction in the grid, [0, 360).
+
+    What cannot be read keeps the region that it had.
 
     :param skip_damaged: leave unread what cannot be read from the file
     :raises WindowError: a region's surroundings cannot be read
     """
     read = []
-    for start in range(0, len(regions), _REGIONS_AT_ONCE):
-        some = regions[start : start + _REGIONS_AT_ONCE]
-        crops: list[list[npt.NDArray[np.uint8]]] = []
-        for region in some:
-            try:
-                crops.append(_crops(raster, region))
-            except WindowError:
-                if not skip_damaged:
-                    raise
-                crops.append([])
-        readings = iter(reader.read([crop for tries in crops for crop in tries]))
-        for region, made in zip(some, crops, strict=True):
-            tries = list(itertools.islice(readings, len(made))) or [Reading("", 0.0, False)]
-            reading = max(tries, key=lambda r: (bool(r.text), r.confidence))
-            if len(reading.text.replace(" ", "")) < MIN_LETTERS:
-                reading = dataclasses.replace(reading, text="")
-            read.append((reading, (region.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0))
+    for region in regions:
+        placed, reading = region, Reading("", 0.0, False)
+        try:
+            placed, reading = _read(raster, region, reader)
+        except WindowError:
+            if not skip_damaged:
+                raise
+        if len(reading.text.replace(" ", "")) < MIN_LETTERS:
+            placed, reading = region, dataclasses.replace(reading, text="")
+        read.append((placed, reading, (placed.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0))
     return read
 
 
-def _crops(raster: GriddedRaster, region: Region) -> list[npt.NDArray[np.uint8]]:
-    """The region as the reader wants it, once with each of the margins."""
-    reach = int(np.ceil(np.hypot(region.length_px, region.width_px) / 2 + region.width_px)) + 2
+def _read(raster: GriddedRaster, region: Region, reader: Reader) -> tuple[Region, Reading]:
+    """Where the word of a region lies, and what it says."""
+    around_px = (0.5 + SEEN_HEIGHTS) * region.width_px
+    reach = int(np.ceil(np.hypot(region.length_px / 2 + around_px, around_px))) + 2
     x, y = int(region.x_px), int(region.y_px)
     box = Box(x - reach, y - reach, x + reach, y + reach).clipped(
         Box(0, 0, raster.grid.width_px, raster.grid.height_px)
     )
     picture = raster.read(box).rgb
-    place = (region.x_px - box.x0, region.y_px - box.y0, region.length_px, region.width_px, region.heading_deg)
-    return [rectify(picture, *place, margin) for margin in READING_MARGINS]
+    first = Place(
+        region.x_px - box.x0, region.y_px - box.y0, region.length_px, region.width_px, region.heading_deg % 180.0
+    )
+    place = find_place(reader, picture, first, MAX_WORD_PX)
+    [reading] = reader.read([rectify(picture, *place, margin=0.0)])
+    letters = without_room(place)
+    placed = Region(
+        letters.x_px + box.x0,
+        letters.y_px + box.y0,
+        letters.length_px,
+        letters.width_px,
+        letters.heading_deg,
+        region.score,
+    )
+    return placed, reading

@@ -7,7 +7,7 @@ batch and the reading that explains the crop better is kept. What is more likely
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -78,7 +78,7 @@ class Reader:
         """Read crops, uint8 RGB (32, w, 3) as `rectify` makes them; order is kept."""
         calibration = self.card["calibration"]
         readings = []
-        for text, score, flipped in transcribe(self._net, crops, self.device):
+        for text, score, _, flipped in transcribe(self._net, crops, self.device):
             confidence = float(calibrated(np.exp(score), (calibration["a"], calibration["b"]))) if text else 0.0
             if confidence < self.card["threshold"]:
                 readings.append(Reading("", confidence, False))
@@ -86,15 +86,32 @@ class Reader:
                 readings.append(Reading(text, confidence, flipped))
         return readings
 
+    @torch.inference_mode()
+    def evidence(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """How much better each crop is explained by its text than by none: natural logarithm of the ratio, (n,).
+
+        It grows with every letter that is really there, so it finds a box that holds a whole word.
+        """
+        return np.array([transcript.evidence for transcript in _transcribe_once(self._net, crops, self.device)])
+
+
+class Transcript(NamedTuple):
+    """What a crop says, without judging whether that is good enough."""
+
+    text: str
+    log_probability: float
+    """Of the text given the crop."""
+    evidence: float
+    """`log_probability` less that of no text: comparable between both ways up, and between crops of one place."""
+    flipped: bool
+    """The crop was upside down."""
+
 
 @torch.inference_mode()
-def transcribe(net: ReaderNet, crops: Sequence[np.ndarray], device: str = "cpu") -> list[tuple[str, float, bool]]:
-    """Likeliest text of each crop, its log-probability, and whether the crop was upside down.
-
-    Both ways up and four widths are tried.
-    """
+def transcribe(net: ReaderNet, crops: Sequence[np.ndarray], device: str = "cpu") -> list[Transcript]:
+    """Likeliest text of each crop; both ways up and four widths are tried."""
     readings = [_transcribe_once(net, [_widened(crop, width) for crop in crops], device) for width in _WIDTHS]
-    return [max(each, key=lambda reading: reading[1]) for each in zip(*readings, strict=True)]
+    return [max(each, key=lambda transcript: transcript.log_probability) for each in zip(*readings, strict=True)]
 
 
 def _widened(crop: np.ndarray, factor: float) -> np.ndarray:
@@ -104,8 +121,8 @@ def _widened(crop: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(cv2.resize(crop, (max(1, round(crop.shape[1] * factor)), crop.shape[0]), interpolation=how))
 
 
-def _transcribe_once(net: ReaderNet, crops: Sequence[np.ndarray], device: str) -> list[tuple[str, float, bool]]:
-    found: dict[int, tuple[str, float, bool]] = {}
+def _transcribe_once(net: ReaderNet, crops: Sequence[np.ndarray], device: str) -> list[Transcript]:
+    found: dict[int, Transcript] = {}
     # Those of one width together, so that little of a batch is padding.
     by_width = sorted(range(len(crops)), key=lambda i: crops[i].shape[1])
     for start in range(0, len(by_width), _BATCH):
@@ -115,13 +132,12 @@ def _transcribe_once(net: ReaderNet, crops: Sequence[np.ndarray], device: str) -
         scores, steps = scores.cpu(), steps.cpu()
         texts = [decode(path[:n].tolist()) for path, n in zip(scores.argmax(dim=2), steps, strict=True)]
         text_score = log_probability(scores, steps, texts)
-        # How much better the crop is explained as this text than as nothing at all: comparable between both ways up.
         evidence = text_score - log_probability(scores, steps, [""] * len(texts))
         for place, i in enumerate(chosen):
             turned = place + len(chosen)
             flipped = bool(evidence[turned] > evidence[place])
             best = turned if flipped else place
-            found[i] = (texts[best], float(text_score[best]), flipped)
+            found[i] = Transcript(texts[best], float(text_score[best]), float(evidence[best]), flipped)
     return [found[i] for i in range(len(crops))]
 
 

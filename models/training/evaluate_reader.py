@@ -34,7 +34,11 @@ def calibrate(net: ReaderNet, samples: int = 1500) -> dict[str, Any]:
     rng = np.random.default_rng(_CALIBRATION_SEED)
     crops = [painted_crop(rng) for _ in range(samples)]
     found = transcribe(net, [crop.image for crop in crops])
-    given = [(np.exp(score), text == crop.text) for (text, score, _), crop in zip(found, crops, strict=True) if text]
+    given = [
+        (np.exp(transcript.log_probability), transcript.text == crop.text)
+        for transcript, crop in zip(found, crops, strict=True)
+        if transcript.text
+    ]
     score, right = np.array(given, float).reshape(-1, 2).T
     a, b = fit_calibration(score, right)
     return {"calibration": {"a": a, "b": b}, "threshold": 0.5}

@@ -3,7 +3,6 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from models.training.evaluate_reader import edit_distance
 from models.training.painted_words import empty_crop, painted_crop, painted_word
 from models.training.train_reader import DEFAULT_OUTPUT, Recipe, train, training_step
 from models.weights_file import save_weights
+from tests.models.painted_roof import paint, roof, seen
 
 HEADINGS_DEG = (0, 37, 90, 143, 180, 218, 270, 315)
 
@@ -25,28 +25,6 @@ HEADINGS_DEG = (0, 37, 90, 143, 180, 218, 270, 315)
 @pytest.fixture(scope="module")
 def reader() -> Reader:
     return Reader.load(DEFAULT_OUTPUT, "cpu")
-
-
-def roof(rng: np.random.Generator, h: int, w: int, tone: float = 150.0) -> np.ndarray:
-    """A membrane roof with ribs, mottling, stains and grain, float32 (h, w, 3); not the generator of training."""
-    ribs = 4 * (np.arange(w) // 5 % 2)[None, :] + 6 * (np.arange(h) % 41 == 0)[:, None]
-    mottle = cv2.resize(rng.normal(0, 5, (h // 16 + 1, w // 16 + 1)), (w, h), interpolation=cv2.INTER_CUBIC)
-    return (tone + ribs + mottle + rng.normal(0, 3, (h, w)))[..., None] * np.array([1.0, 0.99, 0.97])
-
-
-def paint(image: np.ndarray, mask: np.ndarray, x: float, y: float, heading_deg: float, colour: float) -> None:
-    """Paint a mask on an image with its centre at x, y (edge coordinates) and its reading direction at the heading."""
-    h, w = mask.shape
-    heading = np.deg2rad(heading_deg)
-    axes = np.array([[np.sin(heading), np.cos(heading)], [-np.cos(heading), np.sin(heading)]])
-    matrix = np.column_stack([axes, np.array([x, y]) - 0.5 - axes @ ((np.array([w, h]) - 1) / 2)])
-    coverage = cv2.warpAffine(mask, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR)
-    coverage = cv2.GaussianBlur(coverage, (0, 0), 0.5)[..., None]
-    image += coverage * (colour - image)
-
-
-def seen(image: np.ndarray) -> np.ndarray:
-    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 # Geometry of rectify
