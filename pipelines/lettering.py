@@ -19,7 +19,7 @@ from shapely.geometry import MultiPolygon, Polygon, box
 from models.detector.detector import MIN_LETTERING
 from models.detector.network import STRIDE
 from models.detector.peaks import LETTERING_POOL
-from models.reader.placement import Place, find_place, without_room
+from models.reader.placement import Place, find_place, letters_in
 from models.reader.reader import Reader, Reading
 from models.reader.rectify import rectify
 from pipelines.errors import WindowError
@@ -244,7 +244,7 @@ def _read(raster: GriddedRaster, region: Region, reader: Reader) -> tuple[Region
     )
     place = find_place(reader, picture, first, MAX_WORD_PX)
     [reading] = reader.read([rectify(picture, *place, margin=0.0)])
-    letters = without_room(place)
+    letters = letters_in(reader, picture, place) if reading.text else first
     placed = Region(
         letters.x_px + box.x0,
         letters.y_px + box.y0,
