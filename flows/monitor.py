@@ -15,6 +15,7 @@ from flows.artifacts import DetectionProgress, show_run, show_timeline
 from flows.instruments import instruments
 from flows.prefect_env import TAG
 from flows.summary import RunSummary, summarise
+from models.detector.card import COUNTED_FROM, MIN_PROBABILITY
 from pipelines.capacity import estimate
 from pipelines.census import assign_zones, take_census
 from pipelines.coregistration import Refusal, coregister
@@ -223,11 +224,18 @@ def count_equipment(site: Site, fetched: FetchedScene, device: str, archive: Pat
 
     detectors, reader = instruments(device)
     label = f"{site.name}, {written_days(fetched.scene.acquired, fetched.scene.earliest)}"
-    detections = detect(fetched, site.perimeter, detectors, reader, progress=DetectionProgress(site.id, label))
-    detections = dataclasses.replace(detections, frame=assign_zones(site, detections.frame))
-    census = take_census(site, fetched.scene, detections, detectors[0].card.recall)
+    found = detect(
+        fetched,
+        site.perimeter,
+        detectors,
+        reader,
+        min_probability=COUNTED_FROM,
+        progress=DetectionProgress(site.id, label),
+    )
+    found = dataclasses.replace(found, frame=assign_zones(site, found.frame))
+    census = take_census(site, fetched.scene, found, detectors[0].card.recall)
     implied = estimate(census, site)
-    folder = publish_run(archive, site, fetched, detections, census, implied)
+    folder = publish_run(archive, site, fetched, found.at_least(MIN_PROBABILITY), census, implied)
     return summarise(site, fetched, census, implied, folder)
 
 

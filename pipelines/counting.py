@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import betaincinv, expit, logit, ndtri
 
-from models.detector.card import CERTAIN, RecallPoint
+from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
 
 __all__ = ["DOMAIN_SHIFT_LOGIT", "DRAWS", "MIN_RECALL", "applicable", "draw_true_units", "recall_at", "stream"]
 
@@ -76,7 +76,8 @@ def applicable(recall: Sequence[RecallPoint], probabilities: np.ndarray) -> tupl
         known of the image and all counts apply
     """
     if len(probabilities):
-        certain = float(np.mean(probabilities)) >= CERTAIN
+        shown = probabilities[probabilities >= MIN_PROBABILITY]
+        certain = len(shown) > 0 and float(np.mean(shown)) >= CERTAIN
         alike = tuple(point for point in recall if point.certain == certain)
         if any(point.total > 0 for point in alike):
             return alike

@@ -68,6 +68,11 @@ class Detections:
     """Where the time went: thread time of `read` and `network` in the windows, and their wall time together as
     `windows`; wall time of `polygons` and of `lettering`, its regions found and read."""
 
+    def at_least(self, min_probability: float) -> "Detections":
+        """Those of this probability and more."""
+        frame = self.frame[self.frame["probability"] >= min_probability]
+        return dataclasses.replace(self, frame=frame.reset_index(drop=True), min_probability=min_probability)
+
 
 def detect(
     fetched: FetchedScene,
@@ -75,6 +80,7 @@ def detect(
     detectors: Sequence[Detector],
     reader: Reader,
     *,
+    min_probability: float = MIN_PROBABILITY,
     window_px: int = WINDOW_PX,
     origin_px: tuple[int, int] = (0, 0),
     progress: Callable[[int, int], None] | None = None,
@@ -99,6 +105,7 @@ def detect(
         reader,
         native_gsd_m=fetched.scene.gsd_m,
         coverage=fetched.coverage,
+        min_probability=min_probability,
         window_px=window_px,
         origin_px=origin_px,
         progress=progress,

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.calibration import calibrated
 from models.classes import BY_NAME, OBJECT_CLASSES
-from models.detector.card import MIN_PROBABILITY, RecallPoint
+from models.detector.card import COUNTED_FROM, RecallPoint
 from models.training.measuring import JudgedScenes
 from models.training.uncertainty import Figure, ratio, share
 from pipelines.census import Interval
@@ -85,7 +85,7 @@ def count_scenes(
         probability = calibrated(judged.score, calibration[cls])
         truth = np.bincount(judged.unit_image, minlength=len(scenes.native_gsd_m))
         for number, gsd_m in enumerate(scenes.native_gsd_m):
-            mine = probability[(judged.image == number) & (probability >= MIN_PROBABILITY)]
+            mine = probability[(judged.image == number) & (probability >= COUNTED_FROM)]
             counted = None
             if BY_NAME[cls].resolved_at(float(gsd_m)):
                 counted = _counted(mine, recall[cls], float(gsd_m), stream(seed, f"{cls} on {scenes.gsd_m} {number}"))

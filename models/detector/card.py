@@ -7,20 +7,24 @@ from typing import Any
 from models.classes import CLASSES
 
 MIN_PROBABILITY = 0.3
-"""Detections below it are not kept, and a unit counts as found from it on: the census divides by that recall."""
+"""Detections below it are not shown."""
+COUNTED_FROM = 0.1
+"""From this probability on a detection goes into a count, each for what it is worth, and a unit counts as found: the
+census divides by that recall. Of scenes where all is faint a count from `MIN_PROBABILITY` on would say "none"."""
 CERTAIN = 0.9
-"""Mean probability of an image's detections of a class from which the detector counts as certain of them."""
+"""Mean probability of an image's detections of a class, of `MIN_PROBABILITY` and more, from which the detector counts
+as certain of them. Fainter ones do not decide that: a large site has much ground for them beside its units."""
 
 
 @dataclass(frozen=True)
 class RecallPoint:
-    """Units found (a detection of `MIN_PROBABILITY` or more) among units shown, at one native GSD."""
+    """Units found (a detection of `COUNTED_FROM` or more) among units shown, at one native GSD."""
 
     gsd_m: float
     found: int
     total: int
     certain: bool = True
-    """Measured on images whose detections have a mean probability of `CERTAIN` or more, or on the others.
+    """Measured on images that the detector was certain of, see `CERTAIN`, or on the others.
 
     Where haze, shadow or blur hide units, those that are found are uncertain too; a sharp scene, where all are
     certain, must not be corrected for the misses of the others.

@@ -14,7 +14,7 @@ from scipy.special import log_expit, logsumexp
 
 from models.calibration import calibrated, calibration_error, fit_calibration, reliability
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
-from models.detector.card import CERTAIN, MIN_PROBABILITY, RecallPoint
+from models.detector.card import CERTAIN, COUNTED_FROM, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import MIN_SCORE, Detector, Peaks
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.detector.losses import NEARLY_SQUARE
@@ -243,7 +243,7 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
 
 
 def _recall_points(judged: Judged, gsd_m: np.ndarray, parameters: tuple[float, float]) -> Iterable[RecallPoint]:
-    found = found_units(judged, parameters, MIN_PROBABILITY)
+    found = found_units(judged, parameters, COUNTED_FROM)
     unit_gsd = gsd_m[judged.unit_image]
     bins = np.searchsorted(GSD_EDGES_M, gsd_m, side="right")
     which = bins[judged.unit_image]

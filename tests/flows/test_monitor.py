@@ -17,6 +17,7 @@ from rasterio.errors import RasterioIOError
 
 from flows import progress
 from flows.monitor import monitor, monitor_all, source_may_answer_yet
+from models.detector.card import MIN_PROBABILITY
 from models.errors import DeviceError
 from pipelines.errors import NoSceneError, SceneError, SourceError
 from tests.flows.conftest import Place
@@ -40,6 +41,9 @@ def test_a_run_is_published_shown_and_not_repeated(place: Place, prefect_server:
     folder = tmp_path / "field" / "2025-08-22" / "field_20250822"
     assert Path(run.folder) == folder
     assert json.loads((folder / "census.json").read_text())["model_version"] == run.model_version
+    layer = json.loads((folder / "detections.geojson").read_text())
+    assert layer["overwatt"]["min_probability"] == MIN_PROBABILITY
+    assert all(feature["properties"]["probability"] >= MIN_PROBABILITY for feature in layer["features"])
     json.dumps(run.as_record())  # small and serialisable
     [placed] = json.loads((tmp_path / "field" / "coregistration.json").read_text())["runs"].values()
     assert placed["reference"] == "2025-08-22/field_20250822"

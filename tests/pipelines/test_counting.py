@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from models.detector.card import RecallPoint
-from pipelines.counting import _poisson_binomial, draw_true_units, recall_at, stream
+from pipelines.counting import _poisson_binomial, applicable, draw_true_units, recall_at, stream
 
 GOOD = (RecallPoint(0.3, 1960, 2000),)
 
@@ -52,6 +52,21 @@ def test_119_near_certain_detections_are_not_a_certain_count() -> None:
     assert 119 <= p50 <= 123
     assert p5 <= 120
     assert p95 - p5 >= 3
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "certain"),
+    [
+        ([0.99] * 40, True),
+        ([0.99] * 40 + [0.6] * 40, False),
+        # Faint ones on the ground around the units do not make the units uncertain.
+        ([0.99] * 40 + [0.08] * 60, True),
+        ([0.08] * 3, False),
+    ],
+)
+def test_recall_is_that_of_images_as_certain(probabilities: list[float], certain: bool) -> None:
+    recall = (RecallPoint(0.3, 99, 100, certain=True), RecallPoint(0.3, 60, 100, certain=False))
+    assert applicable(recall, np.array(probabilities)) == (recall[0 if certain else 1],)
 
 
 def test_nothing_found_is_nothing() -> None:

@@ -118,6 +118,14 @@ def whole(straight: FetchedScene, detectors: list[Detector], reader: Reader) -> 
     return detect(straight, straight.scene.footprint, detectors, reader, window_px=4096)
 
 
+def test_less_probable_rows_can_be_left_out(whole: Detections) -> None:
+    probabilities = whole.frame["probability"]
+    some = whole.at_least(float(probabilities.median()))
+    assert 0 < len(some.frame) < len(whole.frame)
+    assert some.frame["probability"].min() >= some.min_probability == probabilities.median()
+    assert list(some.frame.index) == list(range(len(some.frame)))
+
+
 def true_centres(truth: list[Truth]) -> np.ndarray:
     return np.array([(WEST + t.frame.x_m, NORTH - t.frame.y_m) for t in truth if t.cls == "air_cooled_chiller"])
 
