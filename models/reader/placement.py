@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.reader.reader import Reader
-from models.reader.rectify import rectify
+from models.reader.rectify import END_MARGIN, rectify
 
 MOST_STEPS = 8
 """Steps from the detector's box; one step moves an end by 1.2 letter heights at most."""
@@ -72,7 +72,9 @@ def find_place(reader: Reader, image: np.ndarray, first: Place, longest_px: floa
     It has room around the letters, see `letters_in`. The heading comes out in [0, 180). No box becomes longer than
     `longest_px`.
     """
-    begin = [first.moved(start=3 * margin, end=3 * margin, height=1 + 2 * margin) for margin in _MARGINS]
+    begin = [
+        first.moved(start=END_MARGIN * margin, end=END_MARGIN * margin, height=1 + 2 * margin) for margin in _MARGINS
+    ]
     best, most = _best(reader, image, begin)
     for _ in range(MOST_STEPS):
         tries = [place for place in (best.moved(**step) for step in _STEPS) if place.length_px <= longest_px]
