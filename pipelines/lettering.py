@@ -218,14 +218,12 @@ def read_regions(
     """
     read = []
     for region in regions:
-        placed, reading = region, Reading("", 0.0, False)
         try:
             placed, reading = _read(raster, region, reader)
         except WindowError:
             if not skip_damaged:
                 raise
-        if len(reading.text.replace(" ", "")) < MIN_LETTERS:
-            placed, reading = region, dataclasses.replace(reading, text="")
+            placed, reading = region, Reading("", 0.0, False)
         read.append((placed, reading, (placed.heading_deg + (180.0 if reading.flipped else 0.0)) % 360.0))
     return read
 
@@ -244,7 +242,9 @@ def _read(raster: GriddedRaster, region: Region, reader: Reader) -> tuple[Region
     )
     place = find_place(reader, picture, first, MAX_WORD_PX)
     [reading] = reader.read([rectify(picture, *place, margin=0.0)])
-    letters = letters_in(reader, picture, place) if reading.text else first
+    if len(reading.text.replace(" ", "")) < MIN_LETTERS:
+        return region, dataclasses.replace(reading, text="")
+    letters = letters_in(reader, picture, place)
     placed = Region(
         letters.x_px + box.x0,
         letters.y_px + box.y0,
