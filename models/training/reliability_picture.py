@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
 from models.classes import CLASSES
-from models.detector.card import MIN_PROBABILITY
+from models.detector.card import COUNTED_FROM
 from models.training.measuring import COOLING_REAL
 
 __all__ = ["HEIGHT_PX", "WIDTH_PX", "panels", "reliability_picture"]
@@ -101,7 +101,7 @@ def _panel(place: Any, name: str, bins: Sequence[Mapping[str, Any]]) -> None:
     for one in bins:
         middle = (one["low"] + one["high"]) / 2
         place.text(middle, -0.13, f"{one['detections']:,}", ha="center", va="center", fontsize=7, color=_QUIET)
-    place.axvspan(-0.02, MIN_PROBABILITY, ymin=0.14 / 1.24, color="#f3f4f6", linewidth=0)
+    place.axvspan(-0.02, COUNTED_FROM, ymin=0.14 / 1.24, color="#f3f4f6", linewidth=0)
     place.axhline(-0.06, color="#d0d7de", linewidth=0.6)
     place.set_title(_NAMES[name], loc="left", fontsize=10, color=colour, weight="bold")
     place.set_title("" if bins[0]["real"] else "RENDERED", loc="right", fontsize=7, color=colour)
