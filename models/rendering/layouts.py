@@ -233,16 +233,21 @@ def block_dry_coolers(
     gap_m, street_m = float(rng.uniform(0.0, 0.6)), float(rng.choice([0.0, 0.0, rng.uniform(1, 4)]))
     columns = max(1, int(length_m * 0.95 / (style.length_m + gap_m)))
     rows = max(1, int(width_m * 0.95 / (style.width_m + gap_m + street_m / 2)))
-    rows = min(rows, int(rng.integers(1, 13)))
+    rows = max(2, min(rows, int(rng.integers(2, 13))))
+    rows -= rows % 2 if street_m else 0
     cell_grid(
         canvas, rng, frame, "dry_cooler", style, columns, rows, gap_m, street_m, missing=float(rng.choice([0, 0, 0.3]))
     )
 
 
 def _dry_cooler_banks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, width_m: float) -> None:
-    """Banks of dry-cooler cells side by side, with fans of every look."""
+    """Banks of dry-cooler cells, with fans of every look, that touch in pairs.
+
+    A single row of fan cells is a cooling tower's, and so are rows that stand apart: nothing else that is seen from
+    above tells the two classes from each other.
+    """
     look = bank_look(rng)
-    side_m = float(rng.uniform(2.6, 8.0))
+    side_m = float(rng.uniform(2.6, min(8.0, 0.35 * width_m)))
     look = replace(
         look,
         pitch_m=side_m,
@@ -252,12 +257,13 @@ def _dry_cooler_banks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, w
         basin=0.0,
         height_m=float(rng.uniform(2.5, 11.0)),
     )
-    gap_m = float(rng.choice([0.0, rng.uniform(0.1, 0.8), rng.uniform(1.0, 5.0)]))
-    cells = max(1, int(length_m * 0.95 / look.pitch_m))
-    rows = max(1, min(int(width_m * 0.95 / (look.width_m + gap_m)), int(rng.integers(1, 9))))
-    for row in range(rows):
-        at = frame.at(0, (row - (rows - 1) / 2) * (look.width_m + gap_m))
-        tower_bank(canvas, rng, at, look, cells, "dry_cooler")
+    gap_m = float(rng.choice([0.0, rng.uniform(0.1, 0.8)]))
+    street_m = float(rng.choice([0.0, rng.uniform(1.0, 5.0)]))
+    cells = max(2, int(length_m * 0.95 / look.pitch_m))
+    pairs = max(1, min(int(width_m * 0.95 / (2 * (look.width_m + gap_m) + street_m)), int(rng.integers(1, 5))))
+    for row in range(2 * pairs):
+        along_m = (row - pairs + 0.5) * (look.width_m + gap_m) + (row // 2 - (pairs - 1) / 2) * street_m
+        tower_bank(canvas, rng, frame.at(0, along_m), look, cells, "dry_cooler")
 
 
 def block_roof_plant(

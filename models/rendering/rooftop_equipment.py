@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.rendering.canvas import Array, Canvas, Frame, Patch, Truth
+from models.rendering.cooling_equipment import least_contrast
 from models.rendering.materials import ROOFS, Rng, noise, pave
 
 CASINGS = (
@@ -54,6 +55,22 @@ class FanLook:
     grille: float
     """0..1: how much of a light guard covers the throat."""
 
+    @property
+    def mean_level(self) -> float:
+        """Mean brightness of the opening, blades and guard included; hub and beams are not."""
+        bladed = float(np.arccos(self.gap) / np.pi)
+        open_level = bladed * self.blade + (1 - bladed) * self.throat
+        return self.grille * self.guard_level + (1 - self.grille) * open_level
+
+    @property
+    def guard_level(self) -> float:
+        """Brightness of the guard."""
+        return 0.55 * self.ring_level + 0.1
+
+    def stands_out(self, level: float) -> bool:
+        """Whether the fan is seen on a casing of brightness `level`: an opening as bright as it is a box like any."""
+        return abs(self.mean_level - level) >= least_contrast(level)
+
 
 @dataclass(frozen=True)
 class BankLook:
@@ -88,7 +105,13 @@ def casing_colour(rng: Rng) -> tuple[float, float, float]:
 
 
 def fan_look(rng: Rng, level: float) -> FanLook:
-    """A fan on a casing of brightness `level`: from light blades over black to a closed grey guard."""
+    """A fan on a casing of brightness `level`: from light blades over black to a closed guard that is not as grey."""
+    while not (look := _any_fan_look(rng, level)).stands_out(level):
+        pass
+    return look
+
+
+def _any_fan_look(rng: Rng, level: float) -> FanLook:
     throat = float(rng.uniform(0.02, 0.18) if rng.random() < 0.75 else rng.uniform(0.12, 0.5) * max(level, 0.3))
     kind = rng.choice(3, p=[0.55, 0.25, 0.20])  # blades stand, turn, lie below a guard
     blade = throat + (float(rng.uniform(0.15, 0.85)) if kind == 0 else float(rng.uniform(0.0, 0.15)))
@@ -198,7 +221,7 @@ def _fan(patch: Patch, rng: Rng, look: FanLook, radius_m: float, top_m: float) -
     stands = look.blade if rng.random() < 0.9 else look.throat
     patch.paint(throat & (np.cos(look.blades * turned) > look.gap), np.full(3, stands))
     if look.grille > 0:
-        patch.blend((look.grille * throat).astype(np.float32), np.full(3, 0.55 * look.ring_level + 0.1))
+        patch.blend((look.grille * throat).astype(np.float32), np.full(3, look.guard_level))
     if look.bars:
         across_m = max(0.12, 0.08 * radius_m)
         bars = np.abs(patch.u_m) < across_m

@@ -130,29 +130,38 @@ def lit(canvas: Canvas, sensor: Sensor) -> Array:
 
 def leaning(radiance: Array, canvas: Canvas, sensor: Sensor) -> Array:
     """Displace surfaces by their height; walls that come into view are darker than the roofs above them."""
-    reach_m = float(canvas.height_m.max()) * np.tan(np.deg2rad(sensor.off_nadir_deg))
-    layers = int(reach_m / canvas.cell_m)
+    tangent = np.tan(np.deg2rad(sensor.off_nadir_deg))
+    layers = int(float(canvas.height_m.max()) * tangent / canvas.cell_m)
     if layers < 1:
         return radiance
-    out = radiance.copy()
     away_from_sun = np.cos(np.deg2rad(sensor.lean_azimuth_deg - sensor.sun_azimuth_deg))
     # A wall that comes into view faces against the lean.
     wall = np.float32(0.45 - 0.2 * away_from_sun)
+    # Which layer is seen is found first, with one byte a cell; colours are moved once, at the end.
+    rows, columns = canvas.height_m.shape
+    highest = np.zeros((rows, columns), np.uint16)
+    moves = np.zeros((layers + 1, 2), np.int64)
     for layer in range(1, layers + 1):
-        z = layer * canvas.cell_m / np.tan(np.deg2rad(sensor.off_nadir_deg))
-        dx_m, dy_m = lean_m(sensor, z)
-        dx, dy = round(dx_m / canvas.cell_m), round(dy_m / canvas.cell_m)
-        height = shift(canvas.height_m, dx, dy)
-        column = height >= z
-        if not column.any():
+        dx_m, dy_m = lean_m(sensor, layer * canvas.cell_m / tangent)
+        dx, dy = moves[layer] = round(dx_m / canvas.cell_m), round(dy_m / canvas.cell_m)
+        if abs(dx) >= columns or abs(dy) >= rows:
             break
-        rows, columns = np.nonzero(column.any(1))[0], np.nonzero(column.any(0))[0]
-        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        source = shift(radiance, dx, dy)[window]
-        is_top = height[window] < z + canvas.cell_m / np.tan(np.deg2rad(sensor.off_nadir_deg))
-        value = np.where(is_top[..., None], source, source * wall)
-        np.copyto(out[window], value, where=column[window][..., None])
+        reaches = canvas.height_m[_overlap(-dy, rows), _overlap(-dx, columns)] >= layer * canvas.cell_m / tangent
+        np.copyto(highest[_overlap(dy, rows), _overlap(dx, columns)], layer, where=reaches)
+    out = radiance.copy()
+    row, column = np.nonzero(highest)
+    layer_of = highest[row, column]
+    from_row, from_column = row - moves[layer_of, 1], column - moves[layer_of, 0]
+    colour = radiance[from_row, from_column]
+    # What reaches up to the next layer as well is cut by this one: a wall.
+    colour[canvas.height_m[from_row, from_column] >= (layer_of + 1) * (canvas.cell_m / tangent)] *= wall
+    out[row, column] = colour
     return out
+
+
+def _overlap(move: int, size: int) -> slice:
+    """Of a row of `size` cells, those that hold something once it has moved by `move`."""
+    return slice(max(0, move), size + min(0, move))
 
 
 def expose(radiance: Array, cell_m: float, sensor: Sensor, rng: Rng) -> npt.NDArray[np.uint8]:

@@ -11,8 +11,15 @@ from models.classes import OBJECT_CLASSES
 from models.rendering import confusers
 from models.rendering.canvas import Canvas, Frame
 from models.rendering.chips import CHIP_GSD_M, placed, render_chip, shows
-from models.rendering.cooling_equipment import chiller, chiller_style
-from models.rendering.layouts import battery_rows, chiller_rows, scatter
+from models.rendering.cooling_equipment import (
+    cell_grid,
+    chiller,
+    chiller_style,
+    cooling_tower_style,
+    dry_cooler_style,
+    least_contrast,
+)
+from models.rendering.layouts import Block, battery_rows, block_dry_coolers, block_towers, chiller_rows, scatter
 from models.rendering.objects import PlacedText
 from models.rendering.power_equipment import battery_style
 from models.rendering.rooftop_equipment import (
@@ -136,6 +143,30 @@ def test_tall_things_lean_by_their_height() -> None:
     assert (x_m, y_m) == pytest.approx((15 + dx_m, 15 + dy_m), abs=0.3)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), off_nadir_deg=st.floats(2, 40), azimuth_deg=st.floats(0, 360))
+def test_the_highest_layer_at_a_place_is_seen_and_walls_are_darker(
+    seed: int, off_nadir_deg: float, azimuth_deg: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(50, 40, 0.15)
+    for _ in range(5):
+        y, x = rng.integers(0, 40, 2)
+        canvas.height_m[y : y + rng.integers(2, 9), x : x + rng.integers(2, 9)] = rng.uniform(0.2, 12)
+    radiance = rng.random((40, 50, 3), np.float32)
+    sensor = plain_sensor(off_nadir_deg=off_nadir_deg, lean_azimuth_deg=azimuth_deg)
+    wall = np.float32(0.45 - 0.2 * np.cos(np.deg2rad(azimuth_deg - sensor.sun_azimuth_deg)))
+    step_m = canvas.cell_m / np.tan(np.deg2rad(off_nadir_deg))
+    # Layer by layer from the ground up, each drawn over those below it.
+    drawn = radiance.copy()
+    for layer in range(1, int(canvas.height_m.max() / step_m) + 1):
+        dx, dy = (round(move_m / canvas.cell_m) for move_m in lean_m(sensor, layer * step_m))
+        height, colour = shift(canvas.height_m, dx, dy), shift(radiance, dx, dy)
+        colour[height >= (layer + 1) * step_m] *= wall
+        drawn[height >= layer * step_m] = colour[height >= layer * step_m]
+    np.testing.assert_array_equal(leaning(radiance, canvas, sensor), drawn)
+
+
 def test_labels_follow_the_lean() -> None:
     canvas = Canvas(400, 400, 0.15)
     rng = np.random.default_rng(0)
@@ -185,6 +216,50 @@ def test_every_cell_of_a_bank_is_labelled_where_its_fan_is() -> None:
         nearest = np.hypot(*(dark[:, None] - centres[None]).transpose(2, 0, 1)).argmin(axis=1)
         for number, centre in enumerate(centres):
             assert dark[nearest == number].mean(axis=0) == pytest.approx(centre, abs=0.12)
+
+
+@pytest.mark.parametrize("block", [block_dry_coolers, block_towers])
+def test_dry_coolers_touch_in_rows_and_towers_stand_in_single_ones(block: Block) -> None:
+    blocks = 0
+    for seed in range(25):
+        canvas, rng = Canvas(700, 700, 0.15), np.random.default_rng(seed)
+        block(canvas, rng, Frame(52.0, 52.0, float(rng.uniform(0, 180))), 60.0, 45.0, False)
+        kind = "dry_cooler" if block is block_dry_coolers else "cooling_tower"
+        cells = [unit for unit in canvas.truth if unit.cls == kind]
+        blocks += len(cells) > 0
+        places = np.array([(unit.frame.x_m, unit.frame.y_m) for unit in cells])
+        for unit, place in zip(cells, places, strict=True):
+            along_m, across_m = np.abs(to_frame(places - place, unit.frame)).T
+            ahead = (across_m < 0.1) & (along_m > 0.1) & (along_m < unit.length_m + 1.0)
+            beside = (along_m < 0.1) & (across_m > 0.1) & (across_m < unit.width_m + 1.0)
+            assert (ahead.any() and beside.any()) == (kind == "dry_cooler")
+    assert blocks > 15
+
+
+def to_frame(moves: np.ndarray, frame: Frame) -> np.ndarray:
+    """Moves (n, 2) on the canvas as moves along a frame's u and v."""
+    sine, cosine = np.sin(np.deg2rad(frame.heading_deg)), np.cos(np.deg2rad(frame.heading_deg))
+    return moves @ np.array([[sine, cosine], [-cosine, sine]])
+
+
+def test_every_fan_is_darker_or_lighter_than_its_deck() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        looks = replace(bank_look(rng), rust=0.0, basin=0.0, aside_m=0.0, height_m=2.0)
+        looks = replace(looks, fan=replace(looks.fan, hub=0.0, bars=0, ring=0.0))
+        cells = (dry_cooler_style(rng), cooling_tower_style(rng))
+        banks = Canvas(300, 300, 0.05), Canvas(300, 300, 0.05), Canvas(300, 300, 0.05)
+        middle = Frame(7.5, 7.5, 0.0)
+        tower_bank(banks[0], rng, middle, looks, 1)
+        for canvas, style, kind in zip(banks[1:], cells, ("dry_cooler", "cooling_tower"), strict=True):
+            cell_grid(canvas, rng, middle, kind, style, 1, 1)
+        decks = float(np.mean(looks.casing)), *(float(np.mean(style.deck)) for style in cells)
+        radii = looks.radius_m, *(min(style.length_m, style.width_m) / 2 * style.fan_fill for style in cells)
+        y_m, x_m = (np.mgrid[:300, :300] + 0.5) * 0.05 - 7.5
+        for canvas, deck, radius_m in zip(banks, decks, radii, strict=True):
+            opening = canvas.albedo[(np.hypot(x_m, y_m) < radius_m) & (np.hypot(x_m, y_m) > 0.3 * radius_m)]
+            # Each fan has a brightness of its own, by a quarter.
+            assert abs(float(opening.mean()) - deck) > 0.4 * least_contrast(deck)
 
 
 def test_a_bank_in_a_well_stands_below_the_roof_it_is_sunk_into() -> None:
