@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.reader.reader import Reader
+from models.reader.reader import Reader, Transcript
 from models.reader.rectify import END_MARGIN, rectify
 
 MOST_STEPS = 8
@@ -75,30 +75,40 @@ def find_place(reader: Reader, image: np.ndarray, first: Place, longest_px: floa
     begin = [
         first.moved(start=END_MARGIN * margin, end=END_MARGIN * margin, height=1 + 2 * margin) for margin in _MARGINS
     ]
-    best, most = _best(reader, image, begin)
+    best, most = _upright(reader, image, begin)
     for _ in range(MOST_STEPS):
         tries = [place for place in (best.moved(**step) for step in _STEPS) if place.length_px <= longest_px]
-        place, evidence = _best(reader, image, tries)
-        if evidence < most + _LEAST_GAIN:
+        place, found = _best(reader, image, tries, upright=True)
+        if found.evidence < most + _LEAST_GAIN:
             break
-        best, most = place, evidence
+        best, most = place, found.evidence
     return best._replace(heading_deg=best.heading_deg % 180.0)
 
 
 def letters_in(reader: Reader, image: np.ndarray, place: Place) -> Place:
     """The letters alone, in a box that `find_place` chose: it reaches beyond them, because reading is easier so."""
-    _, most = _best(reader, image, [place])
+    heading_deg = place.heading_deg
+    place, most = _upright(reader, image, [place])
     for _ in range(_MOST_DRAWS):
         tries = [place.moved(**{end: share}) for end in ("start", "end") for share in (-0.4, -0.12)]
-        shorter, evidence = _best(reader, image, tries)
-        if evidence < most - _DRAWN_IN or shorter.length_px >= place.length_px:
+        shorter, found = _best(reader, image, tries, upright=True)
+        if found.evidence < most - _DRAWN_IN or shorter.length_px >= place.length_px:
             break
         place = shorter
     tight = place.moved(height=1 / _ROOM_ACROSS)
-    return tight._replace(length_px=max(place.length_px - _ROOM_ALONG * place.width_px, _SHORTEST * tight.width_px))
+    length_px = max(place.length_px - _ROOM_ALONG * place.width_px, _SHORTEST * tight.width_px)
+    return tight._replace(length_px=length_px, heading_deg=heading_deg)
 
 
-def _best(reader: Reader, image: np.ndarray, places: Sequence[Place]) -> tuple[Place, float]:
-    evidence = reader.evidence([rectify(image, *place, margin=0.0) for place in places])
-    chosen = int(np.argmax(evidence))
-    return places[chosen], float(evidence[chosen])
+def _upright(reader: Reader, image: np.ndarray, places: Sequence[Place]) -> tuple[Place, float]:
+    """The best of the places, turned so that its heading is the direction of reading, and its evidence."""
+    place, found = _best(reader, image, places)
+    return place.moved(turn_deg=180.0 if found.flipped else 0.0), found.evidence
+
+
+def _best(
+    reader: Reader, image: np.ndarray, places: Sequence[Place], upright: bool = False
+) -> tuple[Place, Transcript]:
+    found = reader.transcripts([rectify(image, *place, margin=0.0) for place in places], upright)
+    chosen = max(range(len(places)), key=lambda number: found[number].evidence)
+    return places[chosen], found[chosen]

@@ -84,7 +84,7 @@ def test_a_whole_word_has_more_evidence_than_a_part_or_an_empty_roof(reader: Rea
     image, truth = painted(90.0)
     aside = truth.moved(across=4.0)
     crops = [rectify(image, *place, margin=0.0) for place in (truth, truth.moved(start=-1.5), aside)]
-    whole, part, nothing = reader.evidence(crops)
+    whole, part, nothing = (transcript.evidence for transcript in reader.transcripts(crops))
     assert whole > part > nothing
     assert nothing < 1
 
