@@ -93,10 +93,9 @@ class Detector:
         tensors, card = load_weights(path)
         detectors = []
         for place in places:
-            net = DetectorNet()
             try:
                 parsed = WeightsCard.from_json(card)
-                net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+                net = DetectorNet.of(tensors)
             except (KeyError, TypeError, IndexError, RuntimeError) as error:
                 raise WeightsError(
                     f"Weights file {path} does not hold a detector of this version: train one with `overwatt train`."

@@ -5,7 +5,7 @@ answer at a pixel depends only on the pixels within `DetectorNet.reach_px` of it
 `LATTICE_PX`. Windows that are snapped to the lattice and carry a halo therefore give the answer of the whole scene.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -157,6 +157,13 @@ class DetectorNet(nn.Module):
             bias[:, HEAT] = _HEAT_PRIOR
             bias[:, LETTERING] = _HEAT_PRIOR
             bias[:, SIZE] = torch.tensor([2.7, 2.1])  # 15 x 8 px, the middle of the equipment in logarithms
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> "DetectorNet":
+        """The network of a weights file's tensors, float32. RuntimeError: they are those of another network."""
+        net = cls()
+        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        return net
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (N, CHANNELS, H / 2, W / 2), float32, of normalised images (N, 3, H, W).

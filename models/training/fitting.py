@@ -98,9 +98,7 @@ def fit(
     if device == "cpu":
         keep_large_buffers()
     torch.manual_seed(recipe.seed)
-    net = DetectorNet()
-    if start is not None:
-        net.load_state_dict({name: tensor.float() for name, tensor in start.items()})
+    net = DetectorNet() if start is None else DetectorNet.of(start)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net).requires_grad_(False)
     net.train()

@@ -185,9 +185,7 @@ def midway(net: DetectorNet, start: Mapping[str, torch.Tensor], share: float = 0
     here on both continued runs, see `models/training/LOG.md`.
     """
     made = {name: (1 - share) * tensor.float() + share * start[name].float() for name, tensor in released(net).items()}
-    mean = DetectorNet()
-    mean.load_state_dict(made)
-    return mean.eval()
+    return DetectorNet.of(made).eval()
 
 
 def released(net: DetectorNet) -> dict[str, torch.Tensor]:
@@ -202,10 +200,8 @@ def _detector(
     tensors: dict[str, torch.Tensor], device: str, precision: torch.dtype, card: WeightsCard | None = None
 ) -> Detector:
     """A detector of the tensors as published, to be measured; at first it has no card yet."""
-    net = DetectorNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     card = card or WeightsCard(recipe={}, seed=0, code_version="", metrics={}, calibration={}, recall={})
-    return Detector(net, card, "detector-new", device, precision)
+    return Detector(DetectorNet.of(tensors), card, "detector-new", device, precision)
 
 
 def _rendering(report: Callable[[Progress], None], total: int) -> Callable[[int], None]:

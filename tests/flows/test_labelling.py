@@ -116,9 +116,7 @@ def said(arguments: list[str]) -> dict:
 
 
 def loss(weights: Path, chip: PooledChip) -> float:
-    tensors, _ = load_weights(weights)
-    net = DetectorNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    net = DetectorNet.of(load_weights(weights)[0])
     height, width = (side // 32 * 32 for side in chip.image.shape[:2])
     made = make_targets(chip.labels, height, width)
     targets = {name: torch.from_numpy(getattr(made, name)[None]) for name in Targets.__dataclass_fields__}
