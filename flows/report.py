@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -522,23 +522,23 @@ def scenes_report(scenes: Sequence["Scene"], counted: Sequence[str | None]) -> T
 
     :param counted: of each, the weights that counted it; None where the archive does not hold it
     """
+    # What is long stands below each other in one column, and no column is empty: 80 characters then hold a scene's id.
+    clouds = any(scene.cloud_cover_percent is not None for scene in scenes)
     table = Table()
-    columns = ("acquired", "scene, source", "GSD, m", "cloud", "imagery", "licence", "price, released", "counted")
-    for column in columns:
-        justify: Literal["right", "left"] = "right" if column in ("GSD, m", "cloud") else "left"
-        whole = column in ("acquired", "imagery", "GSD, m", "cloud", "counted")
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
+    for column in ("acquired", "GSD, m", *(("cloud",) if clouds else ()), "imagery", "counted"):
+        table.add_column(column, justify="right" if column in ("GSD, m", "cloud") else "left", no_wrap=True)
+    table.add_column("scene, source, licence, price", overflow="fold")
     for scene, version in zip(scenes, counted, strict=True):
         cloud = scene.cloud_cover_percent
+        price = "price unknown" if scene.price == "unknown" else scene.price
+        offer = [scene.licence, price, *([] if scene.released is None else [f"released {scene.released}"])]
         table.add_row(
             f"{written_days(scene.acquired, scene.earliest)}\n({scene.acquired_from})",
-            f"{scene.id}\n{scene.source}",
             f"{scene.gsd_m:.2f}",
-            "" if cloud is None else f"{cloud:.0f}%",
+            *(["" if cloud is None else f"{cloud:.0f}%"] if clouds else []),
             "RENDERED" if scene.rendered else "observed",
-            scene.licence,
-            scene.price if scene.released is None else f"{scene.price}\n{scene.released}",
             "yes" if version else "no",
+            f"{scene.id}\n{scene.source}\n{', '.join(offer)}",
         )
     return table
 

@@ -79,6 +79,11 @@ class RefinerNet(nn.Module):
             Conv2dNormActivation(4 * 3 + 4, widths[0], 3), Conv2dNormActivation(widths[0], widths[0], 3)
         )
         self.stages = nn.Sequential(*(residual_block(before, width, stride=2) for before, width in pairwise(widths)))
+        # Each after its stage; at first they add nothing, so that weights without them can be trained on.
+        self.deeper = nn.ModuleList(residual_block(width, width, stride=1) for width in widths[1:])
+        for block in self.deeper:
+            assert isinstance(block, BasicBlock)
+            nn.init.zeros_(block.bn2.weight)
         self.squeeze = Conv2dNormActivation(widths[-1], _SQUEEZED, 1)
         places = (ACROSS_PX // 16) * (ALONG_PX // 16)
         self.judge = nn.Sequential(nn.Linear(_SQUEEZED * places + 2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, OUTPUTS))
@@ -88,7 +93,10 @@ class RefinerNet(nn.Module):
         maps = functional.pixel_unshuffle(cutouts, 2)
         where = _channels_of_place(length_px, width_px).to(maps.dtype)
         maps = torch.cat([maps, where], dim=1).contiguous(memory_format=torch.channels_last)
-        maps = self.squeeze(self.stages(self.stem(maps)))
+        maps = self.stem(maps)
+        for stage, deeper in zip(self.stages, self.deeper, strict=True):
+            maps = deeper(stage(maps))
+        maps = self.squeeze(maps)
         extent = torch.stack([length_px.log() - MEAN_EXTENT[0], width_px.log() - MEAN_EXTENT[1]], dim=1)
         outputs: torch.Tensor = self.judge(torch.cat([maps.flatten(1), extent.to(maps.dtype)], dim=1))
         return outputs.float()

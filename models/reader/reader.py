@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss
 
 from models.calibration import calibrated
-from models.detector.detector import resolve_device
+from models.detector.detector import resolve_device, resolve_precision
 from models.errors import WeightsError
 from models.reader.network import ReaderNet, batch, decode, encode
 from models.reader.rectify import rectify
@@ -127,13 +127,15 @@ def _transcribe_once(
     net: ReaderNet, crops: Sequence[np.ndarray], device: str, upright: bool = False
 ) -> list[Transcript]:
     found: dict[int, Transcript] = {}
+    precision = resolve_precision("auto", device)
     # Those of one width together, so that little of a batch is padding.
     by_width = sorted(range(len(crops)), key=lambda i: crops[i].shape[1])
     for start in range(0, len(by_width), _BATCH):
         chosen = by_width[start : start + _BATCH]
         turned_crops = [] if upright else [crops[i][::-1, ::-1] for i in chosen]
         images, widths = batch([crops[i] for i in chosen] + turned_crops)
-        scores, steps = net(images.to(device), widths.to(device))
+        with torch.autocast(torch.device(device).type, precision, enabled=precision != torch.float32):
+            scores, steps = net(images.to(device), widths.to(device))
         scores, steps = scores.cpu(), steps.cpu()
         texts = [decode(path[:n].tolist()) for path, n in zip(scores.argmax(dim=2), steps, strict=True)]
         text_score = log_probability(scores, steps, texts)

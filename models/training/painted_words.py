@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from models.reader.placement import Place
 from models.reader.rectify import rectify
 from models.rendering.lettering import TRAINING_FACES, LetteringStyle, random_style, random_text, word_mask
 
@@ -17,7 +18,7 @@ SMALLEST_LETTER_PX = 6.0
 LARGEST_LETTER_PX = 60.0
 _TURNED_SHARE = 0.10
 """Share of words shown upside down and labelled unreadable: the right way up then wins clearly when both are read."""
-_EMPTY_SHARE = 0.08
+EMPTY_SHARE = 0.08
 """Share of crops without a word."""
 _SMALLEST_MIXED_PX = 12.0
 """Words with small letters are at least so high: a small letter is little more than half of that."""
@@ -37,14 +38,31 @@ class PaintedCrop:
     """Height of the letters in the image that the crop was cut from; of the region where there are none."""
 
 
+@dataclass(frozen=True)
+class PaintedRegion:
+    """A roof with the region that a detector would give of what is painted on it."""
+
+    image: np.ndarray
+    """uint8 (H, W, 3)."""
+    place: Place
+    """Off in place, size and heading; the right way up."""
+    text: str
+    """Empty where nothing can be read."""
+
+    def turned(self) -> "PaintedRegion":
+        """The same upside down; the heading is that of a line, not of a reading direction."""
+        height, width = self.image.shape[:2]
+        place = self.place._replace(x_px=width - self.place.x_px, y_px=height - self.place.y_px)
+        return replace(self, image=np.ascontiguousarray(self.image[::-1, ::-1]), place=place)
+
+
 def painted_crop(
     rng: np.random.Generator, faces: Sequence[str] = TRAINING_FACES, letter_height_px: float | None = None
 ) -> PaintedCrop:
     """A sample as training mixes them: mostly words, some upside down, some roofs with nothing to read."""
-    # More small letters than large ones: they are the hard ones, and past 32 px the crop looks the same.
-    share = rng.random() ** 1.3
-    height_px = letter_height_px or SMALLEST_LETTER_PX * (LARGEST_LETTER_PX / SMALLEST_LETTER_PX) ** share
-    if rng.random() < _EMPTY_SHARE:
+    drawn_px = random_height_px(rng)
+    height_px = letter_height_px or drawn_px
+    if rng.random() < EMPTY_SHARE:
         return empty_crop(rng, height_px)
     word = painted_word(rng, random_text(rng), height_px, legible(random_style(rng, faces), height_px))
     if rng.random() < _TURNED_SHARE and set(word.text) - _READS_UPSIDE_DOWN:
@@ -52,8 +70,22 @@ def painted_crop(
     return word
 
 
+def random_height_px(rng: np.random.Generator) -> float:
+    """Height of letters as training mixes them."""
+    # More small letters than large ones: they are the hard ones, and past 32 px the crop looks the same.
+    return float(SMALLEST_LETTER_PX * (LARGEST_LETTER_PX / SMALLEST_LETTER_PX) ** (rng.random() ** 1.3))
+
+
 def painted_word(rng: np.random.Generator, text: str, letter_height_px: float, style: LetteringStyle) -> PaintedCrop:
     """A word on a roof, seen and cut out with all errors, the right way up."""
+    region = painted_region(rng, text, letter_height_px, style)
+    return PaintedCrop(rectify(region.image, *region.place), text, letter_height_px)
+
+
+def painted_region(
+    rng: np.random.Generator, text: str, letter_height_px: float, style: LetteringStyle
+) -> PaintedRegion:
+    """A word on a roof, seen with all errors, and a region that is off as a detector's is."""
     mask = word_mask(text, letter_height_px, style)
     h, w = mask.shape
     pad_y, pad_x = int(0.6 * h) + 3, int(0.9 * h) + 3
@@ -70,18 +102,23 @@ def painted_word(rng: np.random.Generator, text: str, letter_height_px: float, s
     height = h * rng.uniform(0.85, 1.25)
     start, end = rng.uniform(-0.15, 0.5, 2) * h
     tilt_deg = min(5.0, float(np.rad2deg(np.arctan(0.5 * h / max(w, 1)))))
-    crop = rectify(
-        image,
+    place = Place(
         x_px=pad_x + w / 2 + (end - start) / 2,
         y_px=pad_y + h / 2 + rng.uniform(-0.1, 0.1) * h,
         length_px=w + start + end,
         width_px=height,
         heading_deg=90 + rng.uniform(-tilt_deg, tilt_deg),
     )
-    return PaintedCrop(crop, text, letter_height_px)
+    return PaintedRegion(image, place, text)
 
 
 def empty_crop(rng: np.random.Generator, height_px: float) -> PaintedCrop:
+    """A roof region without a word."""
+    region = empty_region(rng, height_px)
+    return PaintedCrop(rectify(region.image, *region.place), "", height_px)
+
+
+def empty_region(rng: np.random.Generator, height_px: float) -> PaintedRegion:
     """A roof region without a word: bare, seams, stripes, rows of vents, arrows and logos."""
     h, w = round(height_px), round(height_px * rng.uniform(2, 10))
     canvas = _roof(rng, 2 * h, w + h, height_px)
@@ -93,7 +130,7 @@ def empty_crop(rng: np.random.Generator, height_px: float) -> PaintedCrop:
         _seams(rng, canvas, height_px)
     image = _seen(rng, canvas, height_px)
     tilt_deg = rng.uniform(-5, 5)
-    return PaintedCrop(rectify(image, (w + h) / 2, float(h), float(w), float(h), 90 + tilt_deg), "", height_px)
+    return PaintedRegion(image, Place((w + h) / 2, float(h), float(w), float(h), 90 + tilt_deg), "")
 
 
 def legible(style: LetteringStyle, letter_height_px: float) -> LetteringStyle:

@@ -1,8 +1,9 @@
 """Trains the lettering reader on rendered words alone: `python -m models.training.train_reader --minutes 12`.
 
-Samples are made while training, by one worker process, and never repeat. The learning rate follows the share of the
-time budget that has passed, so any budget ends with a finished schedule; the same seed gives the same samples in the
-same order, the weights also depend on how many of them the machine managed. Metrics on held-out words go into the card.
+Samples are made while training, by one worker process, and each is shown twice. The learning rate follows the share of
+the time budget that has passed, so any budget ends with a finished schedule; the same seed gives the same samples in
+the same order, the weights also depend on how many of them the machine managed. Metrics on held-out words go into the
+card.
 A checkpoint whose budget is used up is only calibrated, evaluated and saved again; a larger budget trains it on.
 """
 
@@ -32,6 +33,10 @@ from models.weights_file import load_weights, save_weights
 logger = logging.getLogger(__name__)
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "weights" / "reader.safetensors"
+
+
+_SHOWN = 2
+"""Times that each sample is learnt from, both within a few steps of each other."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ class _Batches(IterableDataset):
                 (painted_crop(rng) for _ in range(self.recipe.pool)), key=lambda sample: sample.image.shape[1]
             )
             starts = np.arange(0, self.recipe.pool, self.recipe.batch)
-            for start in rng.permutation(starts):
+            # Making a sample takes as long as learning from it.
+            for start in np.concatenate([rng.permutation(starts) for _ in range(_SHOWN)]):
                 yield _tensors(samples[start : start + self.recipe.batch])
             pool += 1
 
@@ -102,7 +108,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         seconds_before, steps, mean_loss = state["seconds"], state["steps"], state["loss"]
         logger.info("continuing %s after %d steps", checkpoint, steps)
-    steps_per_pool = -(-recipe.pool // recipe.batch)
+    steps_per_pool = -(-recipe.pool // recipe.batch) * _SHOWN
     batches = DataLoader(
         _Batches(recipe, steps // steps_per_pool),
         batch_size=None,

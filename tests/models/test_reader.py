@@ -109,7 +109,21 @@ def test_log_probability_sums_over_all_alignments() -> None:
 
 
 def test_the_network_is_small() -> None:
-    assert 500_000 < sum(p.numel() for p in ReaderNet().parameters()) < 1_000_000
+    assert 500_000 < sum(p.numel() for p in ReaderNet().parameters()) < 1_300_000
+
+
+def test_residual_convolutions_change_nothing_at_first_and_learn() -> None:
+    torch.manual_seed(0)
+    net = ReaderNet().eval()
+    images, widths = batch([painted_crop(np.random.default_rng(i)).image for i in range(3)])
+    with torch.no_grad():
+        before, _ = net(images, widths)
+        for residual in net.residuals:
+            residual.convolution.weight.normal_()
+        without, _ = net(images, widths)
+    torch.testing.assert_close(before, without, rtol=0, atol=0)
+    net.train()(images, widths)[0].square().sum().backward()
+    assert all(residual.norm.weight.grad.abs().max() > 0 for residual in net.residuals)
 
 
 # Training

@@ -237,6 +237,19 @@ def test_scores_of_the_surest_keep_their_order() -> None:
     assert scores[0] < scores[1] < 1
 
 
+def test_further_blocks_change_nothing_at_first_and_learn() -> None:
+    torch.manual_seed(0)
+    net = table.RefinerNet().eval()
+    shown = torch.randn(4, 3, table.ACROSS_PX, table.ALONG_PX), torch.full((4,), 20.0), torch.full((4,), 9.0)
+    with torch.no_grad():
+        before = net(*shown)
+        for block in net.deeper:
+            block.conv1.weight.normal_()
+        torch.testing.assert_close(net(*shown), before, rtol=0, atol=0)
+    net.train()(*shown).square().sum().backward()
+    assert all(block.bn2.weight.grad.abs().max() > 0 for block in net.deeper)
+
+
 def test_reach_of_the_second_stage_lies_within_that_of_the_detector() -> None:
     net = DetectorNet()
     farthest = np.hypot(table.ALONG_PX / 2, table.ACROSS_PX / 2)
