@@ -79,14 +79,16 @@ class RefinerNet(nn.Module):
             Conv2dNormActivation(4 * 3 + 4, widths[0], 3), Conv2dNormActivation(widths[0], widths[0], 3)
         )
         self.stages = nn.Sequential(*(residual_block(before, width, stride=2) for before, width in pairwise(widths)))
-        # Each after its stage; at first they add nothing, so that weights without them can be trained on.
-        self.deeper = nn.ModuleList(residual_block(width, width, stride=1) for width in widths[1:])
-        for block in self.deeper:
-            assert isinstance(block, BasicBlock)
-            nn.init.zeros_(block.bn2.weight)
         self.squeeze = Conv2dNormActivation(widths[-1], _SQUEEZED, 1)
         places = (ACROSS_PX // 16) * (ALONG_PX // 16)
         self.judge = nn.Sequential(nn.Linear(_SQUEEZED * places + 2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, OUTPUTS))
+        # Each after its stage; at first they add nothing, so that weights without them can be trained on. A seed gives
+        # everything else as it would without them.
+        with torch.random.fork_rng(devices=[]):
+            self.deeper = nn.ModuleList(residual_block(width, width, stride=1) for width in widths[1:])
+        for block in self.deeper:
+            assert isinstance(block, BasicBlock)
+            nn.init.zeros_(block.bn2.weight)
 
     def forward(self, cutouts: torch.Tensor, length_px: torch.Tensor, width_px: torch.Tensor) -> torch.Tensor:
         """Outputs float32 (n, OUTPUTS) of normalised `cutouts` (n, 3, ACROSS_PX, ALONG_PX) and their boxes (n,)."""

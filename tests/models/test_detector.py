@@ -41,6 +41,9 @@ def lively_net(seed: int = 0, refiner_widths: tuple[int, ...] = (4, 8, 8, 8)) ->
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.8, 1.2)
             module.bias.data.normal_(0, 0.1)
+    for block in net.refiner.deeper:
+        torch.nn.init.zeros_(block.bn2.weight)
+        torch.nn.init.zeros_(block.bn2.bias)
     kernels = net.maps.weight.data.view(-1, CHANNELS, net.maps.weight.shape[1])  # by sub-cell
     kernels[:, HEAT] *= 12
     kernels[:, SIZE] *= 0.3  # boxes of some 15 px, so that thinning has work
