@@ -4,6 +4,7 @@ Sizes and fan counts of chillers follow published data sheets (`CHILLER_MODELS`)
 are priors with spread.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,8 +181,7 @@ def _fans(
 
 
 _GAP = 0.25
-_BLADED = float(np.arccos(_GAP) / np.pi)
-"""Share of a cell's opening that its blades cover: those angles whose cosine is above `_GAP`."""
+"""-1..1: how narrow the blades of a cell's fan are."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,13 @@ class CellStyle:
     def stands_out(self) -> bool:
         """Whether the fan is seen on its deck."""
         level = float(np.mean(self.deck))
-        opening = _BLADED * self.blade + (1 - _BLADED) * self.throat
-        return abs(opening - level) >= least_contrast(level)
+        return abs(opening_level(self.blade, self.throat, _GAP) - level) >= least_contrast(level)
+
+
+def opening_level(blade: float, throat: float, gap: float) -> float:
+    """Mean brightness of a fan's opening, whose blades cover the angles with a cosine above `gap`."""
+    bladed = float(np.arccos(gap) / np.pi)
+    return bladed * blade + (1 - bladed) * throat
 
 
 def least_contrast(level: float) -> float:
@@ -219,11 +224,15 @@ def least_contrast(level: float) -> float:
     return max(0.05, 0.2 * level)
 
 
-def dry_cooler_style(rng: Rng) -> CellStyle:
-    """A large-fan dry-cooler cell on stilts: square, fan 70-92% of the cell."""
-    while not (style := _any_dry_cooler_style(rng)).stands_out:
+def _standing_out(rng: Rng, draw: Callable[[Rng], CellStyle]) -> CellStyle:
+    while not (style := draw(rng)).stands_out:
         pass
     return style
+
+
+def dry_cooler_style(rng: Rng) -> CellStyle:
+    """A large-fan dry-cooler cell on stilts: square, fan 70-92% of the cell."""
+    return _standing_out(rng, _any_dry_cooler_style)
 
 
 def _any_dry_cooler_style(rng: Rng) -> CellStyle:
@@ -246,9 +255,7 @@ def _any_dry_cooler_style(rng: Rng) -> CellStyle:
 
 def cooling_tower_style(rng: Rng) -> CellStyle:
     """A wet tower cell: 2.2-14 m, a raised fan stack, louvred sides; rooftop ones are small and low."""
-    while not (style := _any_cooling_tower_style(rng)).stands_out:
-        pass
-    return style
+    return _standing_out(rng, _any_cooling_tower_style)
 
 
 def _any_cooling_tower_style(rng: Rng) -> CellStyle:
@@ -268,6 +275,13 @@ def _any_cooling_tower_style(rng: Rng) -> CellStyle:
         blade=throat + (float(rng.uniform(0.15, 0.6)) if rng.random() < 0.7 else 0.0),
         height_m=float(rng.uniform(2.5, 5.0) + 0.4 * width_m),
     )
+
+
+def rows_m(rows: int, pitch_m: float, street_m: float) -> np.ndarray:
+    """Where the rows of a grid lie about its middle, (rows,): `pitch_m` apart, a street after every second one."""
+    row = np.arange(rows)
+    places_m = row * pitch_m + (row // 2) * street_m
+    return np.asarray(places_m - places_m.mean())
 
 
 def cell_grid(
@@ -290,8 +304,7 @@ def cell_grid(
     pitch_u = style.length_m + gap_m
     base_m = canvas.base_m(frame)
     top_m = base_m + style.height_m
-    rows_v = np.array([r * (style.width_m + gap_m) + (r // 2) * street_m for r in range(rows)])
-    rows_v -= rows_v.mean()
+    rows_v = rows_m(rows, style.width_m + gap_m, street_m)
     built = round(columns * (1 - missing))
     for r in range(rows):
         for c in range(built):

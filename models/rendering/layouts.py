@@ -20,6 +20,7 @@ from models.rendering.cooling_equipment import (
     cooling_tower_style,
     dry_cooler_style,
     plume,
+    rows_m,
 )
 from models.rendering.lettering import LetteringStyle, random_style, random_text, word_mask
 from models.rendering.materials import GROUNDS, ROOFS, YARDS, Rng, pave, surface
@@ -232,8 +233,7 @@ def block_dry_coolers(
     style = dry_cooler_style(rng)
     gap_m, street_m = float(rng.uniform(0.0, 0.6)), float(rng.choice([0.0, 0.0, rng.uniform(1, 4)]))
     columns = max(1, int(length_m * 0.95 / (style.length_m + gap_m)))
-    rows = max(1, int(width_m * 0.95 / (style.width_m + gap_m + street_m / 2)))
-    rows = max(2, min(rows, int(rng.integers(2, 13))))
+    rows = max(2, min(int(width_m * 0.95 / (style.width_m + gap_m + street_m / 2)), int(rng.integers(2, 13))))
     rows -= rows % 2 if street_m else 0
     cell_grid(
         canvas, rng, frame, "dry_cooler", style, columns, rows, gap_m, street_m, missing=float(rng.choice([0, 0, 0.3]))
@@ -261,9 +261,8 @@ def _dry_cooler_banks(canvas: Canvas, rng: Rng, frame: Frame, length_m: float, w
     street_m = float(rng.choice([0.0, rng.uniform(1.0, 5.0)]))
     cells = max(2, int(length_m * 0.95 / look.pitch_m))
     pairs = max(1, min(int(width_m * 0.95 / (2 * (look.width_m + gap_m) + street_m)), int(rng.integers(1, 5))))
-    for row in range(2 * pairs):
-        along_m = (row - pairs + 0.5) * (look.width_m + gap_m) + (row // 2 - (pairs - 1) / 2) * street_m
-        tower_bank(canvas, rng, frame.at(0, along_m), look, cells, "dry_cooler")
+    for across_m in rows_m(2 * pairs, look.width_m + gap_m, street_m):
+        tower_bank(canvas, rng, frame.at(0, float(across_m)), look, cells, "dry_cooler")
 
 
 def block_roof_plant(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.rendering.canvas import Array, Canvas, Frame, Patch, Truth
-from models.rendering.cooling_equipment import least_contrast
+from models.rendering.cooling_equipment import least_contrast, opening_level
 from models.rendering.materials import ROOFS, Rng, noise, pave
 
 CASINGS = (
@@ -58,9 +58,8 @@ class FanLook:
     @property
     def mean_level(self) -> float:
         """Mean brightness of the opening, blades and guard included; hub and beams are not."""
-        bladed = float(np.arccos(self.gap) / np.pi)
-        open_level = bladed * self.blade + (1 - bladed) * self.throat
-        return self.grille * self.guard_level + (1 - self.grille) * open_level
+        between = opening_level(self.blade, self.throat, self.gap)
+        return self.grille * self.guard_level + (1 - self.grille) * between
 
     @property
     def guard_level(self) -> float:

@@ -45,7 +45,8 @@ def calibrate(net: ReaderNet, samples: int = 600) -> dict[str, Any]:
         empty_region(rng, random_height_px(rng)) if nothing else _word(rng, random_text(rng), TRAINING_FACES)
         for nothing in empty
     ]
-    found = transcribe(net, [_cut_out(Reader(net, {}), region) for region in regions])
+    reader = Reader(net, {})
+    found = transcribe(net, [_cut_out(reader, region) for region in regions])
     given = [
         (np.exp(transcript.log_probability), transcript.text == region.text)
         for transcript, region in zip(found, regions, strict=True)

@@ -4,7 +4,6 @@ A word is painted on a roof in the image's own resolution, blurred, soiled, comp
 detected region by the same `rectify` that the pipeline uses. The names that judge the reader never occur.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -34,8 +33,6 @@ class PaintedCrop:
     """uint8 (32, w, 3)."""
     text: str
     """What must be read; empty where nothing can be."""
-    letter_height_px: float
-    """Height of the letters in the image that the crop was cut from; of the region where there are none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,10 @@ class PaintedRegion:
     text: str
     """Empty where nothing can be read."""
 
+    def cut_out(self) -> PaintedCrop:
+        """What is cut out at the place as it is, room around it included."""
+        return PaintedCrop(rectify(self.image, *self.place), self.text)
+
     def turned(self) -> "PaintedRegion":
         """The same upside down; the heading is that of a line, not of a reading direction."""
         height, width = self.image.shape[:2]
@@ -56,15 +57,12 @@ class PaintedRegion:
         return replace(self, image=np.ascontiguousarray(self.image[::-1, ::-1]), place=place)
 
 
-def painted_crop(
-    rng: np.random.Generator, faces: Sequence[str] = TRAINING_FACES, letter_height_px: float | None = None
-) -> PaintedCrop:
+def painted_crop(rng: np.random.Generator) -> PaintedCrop:
     """A sample as training mixes them: mostly words, some upside down, some roofs with nothing to read."""
-    drawn_px = random_height_px(rng)
-    height_px = letter_height_px or drawn_px
+    height_px = random_height_px(rng)
     if rng.random() < EMPTY_SHARE:
         return empty_crop(rng, height_px)
-    word = painted_word(rng, random_text(rng), height_px, legible(random_style(rng, faces), height_px))
+    word = painted_word(rng, random_text(rng), height_px, legible(random_style(rng, TRAINING_FACES), height_px))
     if rng.random() < _TURNED_SHARE and set(word.text) - _READS_UPSIDE_DOWN:
         return replace(word, image=np.ascontiguousarray(word.image[::-1, ::-1]), text="")
     return word
@@ -78,8 +76,7 @@ def random_height_px(rng: np.random.Generator) -> float:
 
 def painted_word(rng: np.random.Generator, text: str, letter_height_px: float, style: LetteringStyle) -> PaintedCrop:
     """A word on a roof, seen and cut out with all errors, the right way up."""
-    region = painted_region(rng, text, letter_height_px, style)
-    return PaintedCrop(rectify(region.image, *region.place), text, letter_height_px)
+    return painted_region(rng, text, letter_height_px, style).cut_out()
 
 
 def painted_region(
@@ -114,8 +111,7 @@ def painted_region(
 
 def empty_crop(rng: np.random.Generator, height_px: float) -> PaintedCrop:
     """A roof region without a word."""
-    region = empty_region(rng, height_px)
-    return PaintedCrop(rectify(region.image, *region.place), "", height_px)
+    return empty_region(rng, height_px).cut_out()
 
 
 def empty_region(rng: np.random.Generator, height_px: float) -> PaintedRegion:
