@@ -163,9 +163,7 @@ def test_forgetting_the_improbable_changes_nothing_else(scene: Path, detectors: 
     found = look(scene, detectors, 512, min_probability=least)
     probable = whole.peaks[probability >= least]
     assert 100 < len(found.peaks) < len(whole.peaks)
-    # Windows of another size are another order of sums on processors with matrix units.
-    assert found.peaks.cell_x.tolist() == probable.cell_x.tolist()
-    assert found.peaks.x_px.tolist() == pytest.approx(probable.x_px.tolist(), abs=1e-3)
+    assert found.peaks.x_px.tolist() == probable.x_px.tolist()
 
 
 def test_a_halo_too_small_would_be_noticed(
