@@ -12,6 +12,8 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 # Tables are as wide as the terminal: tests read them whole, whatever they are started from.
 os.environ["COLUMNS"] = "120"
+# The suite runs in as many processes as the machine has cores: threads that spin while they wait take another's time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session", autouse=True)

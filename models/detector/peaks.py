@@ -149,7 +149,8 @@ def pick_peaks(
     # The rest only where it is wanted, and in float32.
     there = features.maps.permute(0, 2, 3, 1)[window, row // SUB_STRIDE, column // SUB_STRIDE].float()
     sub = row % SUB_STRIDE * SUB_STRIDE + column % SUB_STRIDE
-    boxes = functional.linear(there, weight, bias).view(-1, SUB_CELLS, CHANNELS)
+    boxes = refinement.by_full_rows(lambda rows: functional.linear(rows, weight, bias), there)
+    boxes = boxes.view(-1, SUB_CELLS, CHANNELS)
     box = boxes[torch.arange(len(sub), device=sub.device), sub]
     offset = box[:, OFFSET].clamp(-MAX_OFFSET_CELLS, MAX_OFFSET_CELLS)
     # From the cell's corner: the last bits of a place must not depend on how far the cell is from the window's.

@@ -250,6 +250,27 @@ def test_further_blocks_change_nothing_at_first_and_learn() -> None:
     assert all(block.bn2.weight.grad.abs().max() > 0 for block in net.deeper)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_neither_the_number_of_proposals_nor_that_of_threads_shows_in_a_bit(precision: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(4)
+    images = torch.randint(0, 256, (1, 256, 256, 3), generator=random, dtype=torch.uint8)
+    places = torch.rand(150, 3, generator=random) * torch.tensor([256, 256, 180])
+    rows = torch.cat([proposal(*place) for place in places.tolist()])
+    net = DetectorNet().eval().refiner.to(precision)
+    threads = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            torch.set_num_threads(1)
+            expected = table.refine(net, images, None, rows, STRIDE, precision)
+            for count in (2, 3, 5):
+                torch.set_num_threads(count)
+                for part in (slice(0, 1), slice(70, 73), slice(5, 20), slice(60, 129)):
+                    found = table.refine(net, images, None, rows[part], STRIDE, precision)
+                    assert torch.equal(found, expected[part])
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_reach_of_the_second_stage_lies_within_that_of_the_detector() -> None:
     net = DetectorNet()
     farthest = np.hypot(table.ALONG_PX / 2, table.ACROSS_PX / 2)
