@@ -6,7 +6,7 @@ Painting is vectorised over the pixels of a primitive; nothing loops over pixels
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,17 @@ class Truth:
     ignored: bool = False
 
 
+@dataclass(frozen=True)
+class Paint:
+    """Lettering on a surface: the cells about it before and after."""
+
+    window: tuple[slice, slice]
+    """Rows and columns of the canvas."""
+    under: Array
+    over: Array
+    """(h, w, 3)"""
+
+
 @dataclass
 class Patch:
     """The window of the canvas around one primitive: local coordinates of its pixels and views to paint on."""
@@ -56,6 +67,8 @@ class Patch:
     v_m: Array
     albedo: Array
     height_m: Array
+    window: tuple[slice, slice]
+    """Rows and columns of the canvas."""
 
     def paint(self, mask: Mask, colour: npt.ArrayLike, height_m: float | Array | None = None) -> None:
         """Give the masked pixels a colour (RGB 0..1, or an (h, w, 3) picture) and, if given, an absolute height."""
@@ -93,6 +106,7 @@ class Canvas:
     height_m: Array = field(init=False)
     """(H, W) height above the ground plane."""
     truth: list[Truth] = field(default_factory=list)
+    paint: list[Paint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.albedo = np.full((self.height_px, self.width_px, 3), 0.3, np.float32)
@@ -133,7 +147,27 @@ class Canvas:
             v_m=dx * cos + dy * sin,
             albedo=self.albedo[y0:y1, x0:x1],
             height_m=self.height_m[y0:y1, x0:x1],
+            window=np.s_[y0:y1, x0:x1],
         )
+
+    @contextmanager
+    def painting(self, frame: Frame, length_m: float, width_m: float) -> Iterator[Patch | None]:
+        """`patch` for lettering, which `unpainted` takes away again."""
+        with self.patch(frame, length_m, width_m) as patch:
+            under = None if patch is None else patch.albedo.copy()
+            yield patch
+            if patch is not None and under is not None:
+                self.paint.append(Paint(patch.window, under, patch.albedo.copy()))
+
+    def unpainted(self) -> "Canvas":
+        """The canvas as it would be without lettering; what was built on a word later stays."""
+        bare = replace(self)
+        bare.albedo, bare.height_m = self.albedo.copy(), self.height_m
+        for paint in reversed(self.paint):
+            here = bare.albedo[paint.window]
+            still = (here == paint.over).all(axis=-1)
+            here[still] = paint.under[still]
+        return bare
 
     def box(self, frame: Frame, length_m: float, width_m: float, colour: npt.ArrayLike, height_m: float) -> None:
         """Paint a flat-topped box standing on what is under its centre."""

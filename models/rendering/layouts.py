@@ -150,7 +150,7 @@ def paint_text(
     """Paint a word centred on the frame, reading along u. Returns its length in metres."""
     coverage = word_mask(text, letter_m / canvas.cell_m, style)
     length_m, height_m = coverage.shape[1] * canvas.cell_m, coverage.shape[0] * canvas.cell_m
-    with canvas.patch(frame, length_m, height_m) as patch:
+    with canvas.painting(frame, length_m, height_m) as patch:
         if patch is not None:
             column = patch.u_m / canvas.cell_m + coverage.shape[1] / 2 - 0.5
             row = patch.v_m / canvas.cell_m + coverage.shape[0] / 2 - 0.5

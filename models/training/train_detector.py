@@ -4,7 +4,7 @@ import argparse
 import importlib.metadata
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from models.weights_file import load_weights, save_weights
 log = logging.getLogger(__name__)
 
 CHIP_PX = 448
+_NAMED_SHARE = 0.2
+"""Chips that show a roof with a painted name, beside the others, of which a third bear one."""
+_NAMED_SEEDS = 500
+"""Added to a training's seed for them, so that their ground is not that of the others once more."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def train_detector(
     *,
     workdir: Path,
     chips: int = 2600,
+    named_chips: int | None = None,
     validation_chips: int = 200,
     minutes: float | None = None,
     steps: int | None = None,
@@ -61,6 +66,7 @@ def train_detector(
 ) -> WeightsCard:
     """Train a detector and write its weights, with card, to `output`.
 
+    `named_chips` are further chips, each with a painted name on a roof (default: a fifth of `chips`).
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
@@ -89,13 +95,23 @@ def train_detector(
         backgrounds="" if backgrounds is None else str(backgrounds),
         left_out=tuple(sorted(set(leave_out))),
     )
-    rendering = _rendering(report, chips + validation_chips)
+    named = round(_NAMED_SHARE * chips) if named_chips is None else named_chips
+    rendering = _rendering(report, validation_chips + chips + named)
     validation_paths = render_pool(
         workdir / "pool", pool, validation_chips, "validation", held_out, lambda done, _: rendering(done)
     )
     train_paths = render_pool(
         workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
     )
+    if named:
+        train_paths += render_pool(
+            workdir / "pool-named",
+            replace(pool, seed=seed + _NAMED_SEEDS, named_roof=True),
+            named,
+            "train",
+            shown,
+            lambda done, _: rendering(validation_chips + chips + done),
+        )
 
     labelled = [chip for one in corrected for chip in one.chips]
     recipe = FitRecipe(
@@ -132,6 +148,7 @@ def train_detector(
     made_of = {
         "task": "detector",
         "chips": chips,
+        "named_chips": named,
         "chips_of_earlier_pools": len(earlier),
         "chip_px": CHIP_PX,
         "crop_px": CROP_PX,
@@ -230,6 +247,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="chips and checkpoint; kept for going on")
     parser.add_argument("--backgrounds", type=Path, help="folder of real 0.3 m images without equipment")
     parser.add_argument("--chips", type=int, default=2600)
+    parser.add_argument("--named-chips", type=int, help="further chips, with a name on a roof (default: a fifth)")
     parser.add_argument("--validation-chips", type=int, default=200)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)

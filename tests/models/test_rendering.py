@@ -19,7 +19,16 @@ from models.rendering.cooling_equipment import (
     dry_cooler_style,
     least_contrast,
 )
-from models.rendering.layouts import Block, battery_rows, block_dry_coolers, block_towers, chiller_rows, scatter
+from models.rendering.layouts import (
+    Block,
+    battery_rows,
+    block_dry_coolers,
+    block_towers,
+    chiller_rows,
+    paint_text,
+    scatter,
+)
+from models.rendering.lettering import LetteringStyle
 from models.rendering.objects import PlacedText
 from models.rendering.power_equipment import battery_style
 from models.rendering.rooftop_equipment import (
@@ -365,12 +374,28 @@ def test_a_named_roof_shows_one_word(seed: int) -> None:
     assert not chip.objects
 
 
-def test_a_word_on_a_burnt_out_roof_is_no_word() -> None:
-    picture = np.full((100, 100, 3), 255, np.uint8)
-    word = PlacedText("MACROHARD", 50.0, 50.0, 60.0, 20.0, 90.0)
-    assert not shows(picture, word)
-    picture[45:55, 30:70] = 230
-    assert shows(picture, word)
+def test_a_word_counts_where_its_paint_can_be_seen() -> None:
+    bare = np.full((100, 100, 3), 255, np.uint8)
+    bare[60:] = 0  # whatever else the word's box shows is not the word
+    word = PlacedText("MACROHARD", 50.0, 50.0, 60.0, 40.0, 90.0)
+    assert not shows(bare, bare, word)
+    painted = bare.copy()
+    painted[45:55, 30:70] = 235
+    assert shows(painted, bare, word)
     # Beside the word nothing counts, and of a word outside the picture nothing is known.
-    assert not shows(np.roll(picture, 40, axis=0), word)
-    assert shows(picture, PlacedText("X", 150.0, 50.0, 20.0, 20.0, 90.0))
+    assert not shows(np.roll(painted, -40, axis=0), np.roll(bare, -40, axis=0), word)
+    assert shows(painted, bare, PlacedText("X", 150.0, 50.0, 20.0, 20.0, 90.0))
+
+
+def test_the_canvas_without_lettering_keeps_what_was_built_on_it() -> None:
+    canvas = Canvas(200, 120, 0.15)
+    before = canvas.albedo.copy()
+    rng = np.random.default_rng(2)
+    paint_text(canvas, rng, Frame(15.0, 9.0, 90.0), "OVERWATT", 3.0, LetteringStyle(), (0.9, 0.9, 0.9), wear=0.2)
+    canvas.box(Frame(12.0, 9.0, 0.0), 2.0, 2.0, (0.7, 0.1, 0.1), 2.0)
+    bare = canvas.unpainted()
+    built = canvas.height_m > 0
+    assert (canvas.albedo != before).any(axis=-1)[~built].sum() > 300
+    np.testing.assert_array_equal(bare.albedo[~built], before[~built])
+    np.testing.assert_array_equal(bare.albedo[built], canvas.albedo[built])
+    np.testing.assert_array_equal(bare.height_m, canvas.height_m)
