@@ -17,7 +17,10 @@ from models.training.uncertainty import Figure, ratio, share
 from pipelines.census import Interval
 from pipelines.counting import MIN_RECALL, applicable, draw_true_units, recall_at, stream
 
-__all__ = ["CountScore", "Coverage", "SceneCount", "count_scenes", "count_score", "coverage_of"]
+__all__ = ["SITE_UNITS", "CountScore", "Coverage", "SceneCount", "count_scenes", "count_score", "coverage_of"]
+
+SITE_UNITS = 20
+"""Units on the cooling yard or roof of one hall, at least; the sites of the rendered sample show about 120 chillers."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,14 @@ class CountScore:
     cls: str
     gsd_m: float
     error: Figure | None
-    """Mean over the scenes that show units of |count - units| / units: what the count of one site is off by.
+    """Mean over the scenes that show units of |count - units| / units.
 
-    A scene of 134 m shows fewer units than a site, so that an error of one weighs more.
+    A third of the scenes, of 134 m, show fewer than five, so that an error of one decides.
     """
+    site_scenes: int
+    """Scenes that show as many units as a site does: `SITE_UNITS` and more."""
+    site_error: Figure | None
+    """The same mean over these: what the count of one site is off by."""
     total: Figure | None
     """Counts of all scenes over units of all scenes, less one: what is left when errors cancel."""
     coverage: Coverage
@@ -98,12 +105,18 @@ def count_score(cls: str, gsd_m: float, counts: Sequence[SceneCount]) -> CountSc
     mine = [count for count in counts if count.cls == cls]
     given = [(count.counted.p50, count.truth) for count in mine if count.counted is not None]
     middle, truth = np.array(given, float).reshape(-1, 2).T
-    shown = truth > 0
     total = ratio(middle, truth)
+
+    def error(least: int) -> Figure | None:
+        shown = truth >= least
+        return ratio(np.abs(middle[shown] - truth[shown]) / truth[shown], np.ones(int(shown.sum())))
+
     return CountScore(
         cls=cls,
         gsd_m=gsd_m,
-        error=ratio(np.abs(middle[shown] - truth[shown]) / truth[shown], np.ones(int(shown.sum()))),
+        error=error(1),
+        site_scenes=int((truth >= SITE_UNITS).sum()),
+        site_error=error(SITE_UNITS),
         total=None if total is None else Figure(*(round(end - 1, 4) for end in (total.value, total.low, total.high))),
         coverage=coverage_of(mine),
     )

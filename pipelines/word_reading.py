@@ -162,10 +162,7 @@ def judge_words(frame: gpd.GeoDataFrame, chip: PooledChip, gsd_m: float) -> tupl
     """
     height, width = chip.image.shape[:2]
     inside = shapely.box(_RIM_PX, _RIM_PX, width - _RIM_PX, height - _RIM_PX)
-    outlines = [
-        Region(row[X], row[Y], row[LENGTH], row[WIDTH], row[HEADING], 1.0).outline
-        for row in chip.labels.texts.astype(float)
-    ]
+    outlines = [_outline(row) for row in chip.labels.texts]
     outcomes: list[Outcome] = []
     for row, outline, text in zip(chip.labels.texts, outlines, chip.words, strict=True):
         if row[WIDTH] * gsd_m < MIN_LETTER_M or not inside.contains(outline):
@@ -178,9 +175,15 @@ def judge_words(frame: gpd.GeoDataFrame, chip: PooledChip, gsd_m: float) -> tupl
             outcomes.append("refused")
         else:
             outcomes.append("exact" if read == text else "wrong")
-    painted = shapely.union_all(outlines) if outlines else Polygon()
+    painted = shapely.union_all([*outlines, *(_outline(row) for row in chip.labels.unseen)])
     listed = frame[(frame["probability"] >= DETECTED) & frame["text"].notna()]
     return outcomes, int((~listed.intersects(painted)).sum())
+
+
+def _outline(row: np.ndarray) -> Polygon:
+    """Of a word of a label table, in its pixels."""
+    x, y, length, width, heading = (float(row[column]) for column in (X, Y, LENGTH, WIDTH, HEADING))
+    return Region(x, y, length, width, heading, 1.0).outline
 
 
 def _covering(frame: gpd.GeoDataFrame, word: Polygon) -> gpd.GeoDataFrame:

@@ -26,7 +26,8 @@ class Labels:
     ignored: np.ndarray
     """Objects that are neither a hit nor a miss."""
     unseen: np.ndarray = field(default_factory=lambda: np.zeros((0, 7), np.float32))
-    """Ground that nobody has looked at: neither objects nor words are there, or not there. CLASS and COUNT are zero."""
+    """Ground on which neither objects nor words are there, or not there: nobody has looked at it, or what is painted
+    there is too faint for any eye. CLASS and COUNT are zero."""
 
     @classmethod
     def of(
@@ -34,9 +35,10 @@ class Labels:
         objects: Sequence[PlacedObject] = (),
         texts: Sequence[PlacedText] = (),
         ignored: Sequence[PlacedObject] = (),
+        faint: Sequence[PlacedText] = (),
     ) -> "Labels":
-        """Tables of placed objects and words."""
-        return cls(_object_table(objects), _text_table(texts), _object_table(ignored))
+        """Tables of placed objects and words; under `faint` ones the ground is `unseen`."""
+        return cls(_object_table(objects), _text_table(texts), _object_table(ignored), _text_table(faint))
 
 
 def _object_table(objects: Sequence[PlacedObject]) -> np.ndarray:

@@ -48,6 +48,8 @@ class Chip:
     texts: tuple[PlacedText, ...]
     ignored: tuple[PlacedObject, ...]
     """Kin of the classes that count neither as hit nor as miss."""
+    faint: tuple[PlacedText, ...]
+    """Words whose paint no eye finds: neither there nor not there."""
     native_gsd_m: float
     """GSD of the product before resampling."""
 
@@ -94,11 +96,10 @@ def render_chip(
         return np.ascontiguousarray(image[margin_px : margin_px + size_px, margin_px : margin_px + size_px])
 
     picture = pictured(canvas, copy.deepcopy(rng))
-    seen: tuple[PlacedText, ...] = ()
-    if texts:
-        bare = pictured(canvas.unpainted(), rng)
-        seen = tuple(text for text in texts if shows(picture, bare, text))
-    return Chip(picture, objects, seen, ignored, sensor.native_gsd_m)
+    bare = pictured(canvas.unpainted(), rng) if texts else picture
+    seen = tuple(text for text in texts if shows(picture, bare, text))
+    faint = tuple(text for text in texts if text not in seen)
+    return Chip(picture, objects, seen, ignored, faint, sensor.native_gsd_m)
 
 
 def shows(picture: npt.NDArray[np.uint8], bare: npt.NDArray[np.uint8], text: PlacedText) -> bool:

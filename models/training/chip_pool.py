@@ -5,7 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,8 @@ def read_chip(path: Path) -> PooledChip:
     """A chip from its file."""
     with np.load(path) as file:
         labels = Labels(file["objects"], file["texts"], file["ignored"])
+        if "unseen" in file:
+            labels = replace(labels, unseen=file["unseen"])
         words = tuple(str(word) for word in file["words"]) if "words" in file else ()
         return PooledChip(file["image"], labels, float(file["native_gsd_m"]), words)
 
@@ -139,7 +141,7 @@ def _single_thread() -> None:
 def _render_to_file(job: tuple[Path, PoolRecipe, int, Split, tuple[Path, ...]]) -> None:
     path, recipe, seed, split, backgrounds = job
     chip = render_chip(seed, recipe.size_px, split, backgrounds, recipe.native_gsd_m, named=recipe.named_roof)
-    labels = Labels.of(chip.objects, chip.texts, chip.ignored)
+    labels = Labels.of(chip.objects, chip.texts, chip.ignored, chip.faint)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(
         beside,
@@ -147,6 +149,7 @@ def _render_to_file(job: tuple[Path, PoolRecipe, int, Split, tuple[Path, ...]]) 
         objects=labels.objects,
         texts=labels.texts,
         ignored=labels.ignored,
+        unseen=labels.unseen,
         native_gsd_m=np.float64(chip.native_gsd_m),
         words=np.array([word.text for word in chip.texts], dtype=str),
     )

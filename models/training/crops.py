@@ -74,7 +74,7 @@ def empty_windows(chips: Sequence[PooledChip]) -> list[np.ndarray]:
     windows = []
     for chip in chips:
         height, width = chip.image.shape[:2]
-        rows = np.concatenate([chip.labels.objects, chip.labels.texts, chip.labels.ignored])
+        rows = np.concatenate([chip.labels.objects, chip.labels.texts, chip.labels.ignored, chip.labels.unseen])
         reach = np.hypot(rows[:, LENGTH], rows[:, WIDTH]) / 2
         for top, left in ((0, 0), (0, width - CROP_PX), (height - CROP_PX, 0), (height - CROP_PX, width - CROP_PX)):
             beside_x = np.abs(rows[:, X] - left - CROP_PX / 2) > CROP_PX / 2 + reach
@@ -175,19 +175,21 @@ def _similarity(source: np.ndarray, target: np.ndarray, turn_deg: float, scale: 
 
 def _distant(rng: np.random.Generator, chips: Sequence[PooledChip]) -> tuple[np.ndarray, Labels]:
     """A crop of four chips side by side, shrunk: only its lettering is judged."""
-    rows, texts = [], []
+    rows: list[np.ndarray] = []
+    texts: list[np.ndarray] = []
+    unseen: list[np.ndarray] = []
     for row in range(2):
         pictures = []
         for column in range(2):
             chip = chips[int(rng.integers(len(chips)))]
             side = chip.image.shape[0] // _DISTANCE
             pictures.append(cv2.resize(chip.image, (side, side), interpolation=cv2.INTER_AREA))
-            table = chip.labels.texts.copy()
-            table[:, [X, Y, LENGTH, WIDTH]] /= _DISTANCE
-            table[:, [X, Y]] += [column * side, row * side]
-            # A word that crosses the joint is cut there.
-            inside = (np.abs(table[:, [X, Y]] - [(column + 0.5) * side, (row + 0.5) * side]) < side / 2).all(axis=1)
-            texts.append(table[inside])
+            for found, table in ((texts, chip.labels.texts.copy()), (unseen, chip.labels.unseen.copy())):
+                table[:, [X, Y, LENGTH, WIDTH]] /= _DISTANCE
+                table[:, [X, Y]] += [column * side, row * side]
+                # A word that crosses the joint is cut there.
+                middle = np.array([(column + 0.5) * side, (row + 0.5) * side])
+                found.append(table[(np.abs(table[:, [X, Y]] - middle) < side / 2).all(axis=1)])
         rows.append(np.concatenate(pictures, axis=1))
     image = np.concatenate(rows)[:CROP_PX, :CROP_PX]
     below, right = CROP_PX - image.shape[0], CROP_PX - image.shape[1]
@@ -195,7 +197,8 @@ def _distant(rng: np.random.Generator, chips: Sequence[PooledChip]) -> tuple[np.
     everything = np.zeros((1, 7), dtype=np.float32)
     everything[0, [X, Y, LENGTH, WIDTH]] = [CROP_PX / 2, CROP_PX / 2, 2 * CROP_PX, 2 * CROP_PX]
     nothing = np.zeros((0, 7), dtype=np.float32)
-    return image, Labels(nothing, np.concatenate(texts).astype(np.float32), everything)
+    words, faint = (np.concatenate(tables).astype(np.float32) for tables in (texts, unseen))
+    return image, Labels(nothing, words, everything, faint)
 
 
 def _corner(rng: np.random.Generator, chip: PooledChip) -> tuple[int, int]:

@@ -107,9 +107,20 @@ def _rendered(record: Mapping[str, Any]) -> Iterator[Reached]:
         if cls == "air_cooled_chiller":
             for gsd_m, most in _COUNT_ERROR.items():
                 row = counts.get((cls, gsd_m))
-                of = "" if row is None else f"{row['coverage']['scenes']} scenes"
                 yield Reached(
-                    "chiller count error per site", gsd_m, None, most, _figure(row, "error"), of, percent=True
+                    "chiller count error, 20 and more",
+                    gsd_m,
+                    None,
+                    most,
+                    _figure(row, "site_error"),
+                    _of(row, "site_scenes", "scenes"),
+                    percent=True,
+                )
+            for gsd_m, most in _COUNT_ERROR.items():
+                row = counts.get((cls, gsd_m))
+                of = "" if row is None else _of(row["coverage"], "scenes")
+                yield Reached(
+                    "chiller count error, any number", gsd_m, None, most, _figure(row, "error"), of, percent=True
                 )
     for gsd_m, most in _FANS.items():
         row = scores.get(("air_cooled_chiller", gsd_m))

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,10 +25,8 @@ from models.weights_file import load_weights, save_weights
 log = logging.getLogger(__name__)
 
 CHIP_PX = 448
-_NAMED_SHARE = 0.2
-"""Chips that show a roof with a painted name, beside the others, of which a third bear one."""
 _NAMED_SEEDS = 500
-"""Added to a training's seed for them, so that their ground is not that of the others once more."""
+"""Added to a training's seed for its named roofs, so that their ground is not that of the other chips once more."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def train_detector(
     *,
     workdir: Path,
     chips: int = 2600,
-    named_chips: int | None = None,
+    named_chips: int = 0,
     validation_chips: int = 200,
     minutes: float | None = None,
     steps: int | None = None,
@@ -66,7 +65,7 @@ def train_detector(
 ) -> WeightsCard:
     """Train a detector and write its weights, with card, to `output`.
 
-    `named_chips` are further chips, each with a painted name on a roof (default: a fifth of `chips`).
+    `named_chips` are further chips, each with a painted name on a roof, as a third of the others have.
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
@@ -95,19 +94,18 @@ def train_detector(
         backgrounds="" if backgrounds is None else str(backgrounds),
         left_out=tuple(sorted(set(leave_out))),
     )
-    named = round(_NAMED_SHARE * chips) if named_chips is None else named_chips
-    rendering = _rendering(report, validation_chips + chips + named)
+    rendering = _rendering(report, validation_chips + chips + named_chips)
     validation_paths = render_pool(
         workdir / "pool", pool, validation_chips, "validation", held_out, lambda done, _: rendering(done)
     )
     train_paths = render_pool(
         workdir / "pool", pool, chips, "train", shown, lambda done, _: rendering(validation_chips + done)
     )
-    if named:
+    if named_chips:
         train_paths += render_pool(
             workdir / "pool-named",
             replace(pool, seed=seed + _NAMED_SEEDS, named_roof=True),
-            named,
+            named_chips,
             "train",
             shown,
             lambda done, _: rendering(validation_chips + chips + done),
@@ -127,6 +125,9 @@ def train_detector(
     earlier = [path for pool_folder in also for path in sorted(pool_folder.glob("train-*.npz"))]
     rendered = [read_chip(path) for path in [*train_paths, *earlier]]
     empty = empty_windows(rendered)
+    if shown:
+        # Real ground is what false detections are raised on: with more chips it must not be seen less often.
+        empty = empty[:: math.ceil(len(empty) / len(shown)) or 1]
     grounds = [read_background(path, CROP_PX) for path in shown] + empty
     net, made = fit(
         rendered,
@@ -148,7 +149,7 @@ def train_detector(
     made_of = {
         "task": "detector",
         "chips": chips,
-        "named_chips": named,
+        "named_chips": named_chips,
         "chips_of_earlier_pools": len(earlier),
         "chip_px": CHIP_PX,
         "crop_px": CROP_PX,
@@ -247,7 +248,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="chips and checkpoint; kept for going on")
     parser.add_argument("--backgrounds", type=Path, help="folder of real 0.3 m images without equipment")
     parser.add_argument("--chips", type=int, default=2600)
-    parser.add_argument("--named-chips", type=int, help="further chips, with a name on a roof (default: a fifth)")
+    parser.add_argument("--named-chips", type=int, default=0, help="further chips, each with a name on a roof")
     parser.add_argument("--validation-chips", type=int, default=200)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float)

@@ -22,6 +22,11 @@ def test_chips_keep_their_words_and_have_the_gsd_asked_for(tmp_path: Path) -> No
     assert read_chip(tmp_path / "older.npz").words == ()
     np.savez(tmp_path / "words.npz", **older, words=np.array(["NORTH 7", "X"], dtype=str))
     assert read_chip(tmp_path / "words.npz").words == ("NORTH 7", "X")
+    faint = np.array([[40, 50, 30, 8, 90, 0, 0]], np.float32)
+    np.savez(tmp_path / "faint.npz", **older | {"unseen": faint})
+    np.testing.assert_array_equal(read_chip(tmp_path / "faint.npz").labels.unseen, faint)
+    np.savez(tmp_path / "before.npz", **{name: table for name, table in older.items() if name != "unseen"})
+    assert read_chip(tmp_path / "before.npz").labels.unseen.shape == (0, 7)
     with pytest.raises(InputError, match="another recipe"):
         render_pool(tmp_path, PoolRecipe(seed=3, size_px=96, backgrounds=""), 1, "validation", ())
 

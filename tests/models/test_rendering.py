@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.classes import OBJECT_CLASSES
-from models.rendering import confusers
+from models.rendering import chips, confusers
 from models.rendering.canvas import Canvas, Frame
 from models.rendering.chips import CHIP_GSD_M, placed, render_chip, shows
 from models.rendering.cooling_equipment import (
@@ -372,6 +372,14 @@ def test_a_named_roof_shows_one_word(seed: int) -> None:
     chip = render_chip(seed, 448, "validation", native_gsd_m=(0.3, 0.3), named=True)
     assert len(chip.texts) == 1
     assert not chip.objects
+
+
+def test_a_word_that_no_eye_finds_is_neither_there_nor_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = render_chip(1, 448, "validation", native_gsd_m=(0.3, 0.3), named=True)
+    monkeypatch.setattr(chips, "_LEAST_CONTRAST", 256)
+    chip = render_chip(1, 448, "validation", native_gsd_m=(0.3, 0.3), named=True)
+    assert (seen.faint, chip.texts, chip.faint) == ((), (), seen.texts)
+    np.testing.assert_array_equal(chip.image, seen.image)
 
 
 def test_a_word_counts_where_its_paint_can_be_seen() -> None:

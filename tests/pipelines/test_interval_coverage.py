@@ -94,5 +94,11 @@ def test_scenes_without_units_are_apart_and_errors_are_of_what_stands_there() ->
     assert score.total is not None
     assert one.share.value == pytest.approx(1 / 3, abs=1e-4)
     assert score.error.value == pytest.approx((1 / 10 + 2 / 4 + 2 / 2) / 3, abs=1e-4)
+    assert (score.site_scenes, score.site_error) == (0, None)
     assert score.total.value == pytest.approx((11 + 2 + 4 + 0 + 1 + 1) / 16 - 1, abs=1e-4)
     assert coverage_of(counts).scenes == 4
+    sites = [*counts, SceneCount("battery", 20, Interval(20, 21, 22)), SceneCount("battery", 100, Interval(90, 98, 99))]
+    large = count_score("battery", 0.3, sites)
+    assert large.site_scenes == 2
+    assert large.site_error is not None
+    assert large.site_error.value == pytest.approx((1 / 20 + 2 / 100) / 2, abs=1e-4)

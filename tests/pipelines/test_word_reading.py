@@ -1,5 +1,7 @@
 """Words judged against what is painted, with regions and texts whose fate is known."""
 
+from dataclasses import replace
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -58,6 +60,8 @@ def test_small_and_cut_words_are_not_scored_and_texts_beside_all_words_are() -> 
     )
     assert judge_words(frame, scene, GSD_M) == (["missed"], 1)
     assert judge_words(frame.iloc[:0], chip(), GSD_M) == ([], 0)
+    faint = Labels.of(faint=[PlacedText("GHOST", 300, 400, 100, 24, 90)])
+    assert judge_words(frame.iloc[2:], replace(scene, labels=faint, words=()), GSD_M) == ([], 0)
 
 
 @pytest.mark.parametrize("heading", [0, 90, 200])
