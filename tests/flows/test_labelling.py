@@ -101,7 +101,7 @@ def corrected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         patch.setenv("OVERWATT_CACHE", str(folder / "cache"))
         written = said(["label", str(scene), "--output", str(labels), "--licence", "public domain", "--device", "cpu"])
         correct(labels, added)
-        settings = ["--chips", "1", "--validation-chips", "2", "--steps", "30", "--batch", "4", "--start-share", "0"]
+        settings = ["--chips", "1", "--validation-chips", "2", "--steps", "60", "--batch", "4", "--start-share", "0"]
         files = ["--labels", str(labels), "--scene", str(scene), "--output", str(weights), "--workdir", "work"]
         trained = said(["train", *files, *settings, "--device", "cpu"])
     return Corrected(folder, scene, labels, weights, written, trained)
