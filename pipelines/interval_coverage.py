@@ -12,15 +12,13 @@ import numpy as np
 from models.calibration import calibrated
 from models.classes import BY_NAME, OBJECT_CLASSES
 from models.detector.card import COUNTED_FROM, RecallPoint
+from models.training.goals import SITE_UNITS
 from models.training.measuring import JudgedScenes
 from models.training.uncertainty import Figure, ratio, share
 from pipelines.census import Interval
 from pipelines.counting import MIN_RECALL, applicable, draw_true_units, recall_at, stream
 
-__all__ = ["SITE_UNITS", "CountScore", "Coverage", "SceneCount", "count_scenes", "count_score", "coverage_of"]
-
-SITE_UNITS = 20
-"""Units on the cooling yard or roof of one hall, at least; the sites of the rendered sample show about 120 chillers."""
+__all__ = ["CountScore", "Coverage", "SceneCount", "count_scenes", "count_score", "coverage_of"]
 
 
 @dataclass(frozen=True)

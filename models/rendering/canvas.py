@@ -4,9 +4,10 @@ Positions are metres in the canvas frame: x to the right, y down, origin at the 
 Painting is vectorised over the pixels of a primitive; nothing loops over pixels.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -161,8 +162,8 @@ class Canvas:
 
     def unpainted(self) -> "Canvas":
         """The canvas as it would be without lettering; what was built on a word later stays."""
-        bare = replace(self)
-        bare.albedo, bare.height_m = self.albedo.copy(), self.height_m
+        bare = copy.copy(self)
+        bare.albedo = self.albedo.copy()
         for paint in reversed(self.paint):
             here = bare.albedo[paint.window]
             still = (here == paint.over).all(axis=-1)

@@ -13,7 +13,8 @@ import numpy as np
 from models.calibration import fit_calibration
 from models.reader.network import ReaderNet
 from models.reader.placement import find_place
-from models.reader.reader import Reader, rectify, transcribe
+from models.reader.reader import Reader, transcribe
+from models.reader.rectify import rectify
 from models.rendering.lettering import HELD_OUT_FACES, TRAINING_FACES, random_style, random_text
 from models.training.painted_words import (
     EMPTY_SHARE,

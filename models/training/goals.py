@@ -9,7 +9,10 @@ from typing import Any
 
 from models.training.uncertainty import Figure
 
-__all__ = ["Reached", "reached_on_real_images", "reached_on_rendered_scenes"]
+__all__ = ["SITE_UNITS", "Reached", "reached_on_real_images", "reached_on_rendered_scenes"]
+
+SITE_UNITS = 20
+"""Units on the cooling yard or roof of one hall, at least; the sites of the rendered sample show about 120 chillers."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def _rendered(record: Mapping[str, Any]) -> Iterator[Reached]:
             for gsd_m, most in _COUNT_ERROR.items():
                 row = counts.get((cls, gsd_m))
                 yield Reached(
-                    "chiller count error, 20 and more",
+                    f"chiller count error, {SITE_UNITS} and more",
                     gsd_m,
                     None,
                     most,

@@ -13,7 +13,7 @@ from typing import Any
 from models.classes import CLASSES
 from models.detector.card import COUNTED_FROM
 from models.errors import InputError
-from models.training.goals import Reached, reached_on_real_images, reached_on_rendered_scenes
+from models.training.goals import SITE_UNITS, Reached, reached_on_real_images, reached_on_rendered_scenes
 from models.weights_file import load_weights
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -28,8 +28,10 @@ LIMITS = """
   validation leaves out five chiller models, a range of sun directions, and all layouts and seeds of training.
 * On sixteen small real images labelled by hand (rooftop cooling towers and packaged units at 0.15 and 0.3 m; evaluation
   only, not in this repository) the detector finds LABELLED. They were looked at after each training of 2026-11-26, so they
-  are no longer a blind test. False on them are a painted sign, a roof hatch, a row of cars in the shade and a white lorry. Missed are banks that the picture's edge cuts and small dark boxes without visible fans.
-* **Cooling-tower cells and, at 0.5 m, dry-cooler cells are the weakest classes.** Missed are dark cells on dark or mottled roofs and small clusters of cells.
+  are no longer a blind test. False on them are a painted sign, a roof hatch, a row of cars in the shade and a white lorry.
+  Missed are banks that the picture's edge cuts and small dark boxes without visible fans.
+* **Cooling-tower cells and, at 0.5 m, dry-cooler cells are the weakest classes.** Missed are dark cells on dark or mottled
+  roofs and small clusters of cells.
 * Dry coolers and towers are told apart by how their cells stand, rows that touch against single rows, because nothing else
   that is seen from above does. Real towers back to back will be given as dry coolers, a single row of dry coolers as towers.
 * Rendered units that another one hides, or that stand in a shadow that is black in the picture, count as missed.
@@ -106,7 +108,7 @@ def _measured(record: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     yield (
         "The count error is the mean, over scenes, of the distance between the count (p50, corrected for recall) and the "
-        "chillers that stand there, as a share of these: over scenes that show 20 chillers and more, as a site does (those of "
+        f"chillers that stand there, as a share of these: over scenes that show {SITE_UNITS} chillers and more, as a site does (those of "
         "the rendered sample show about 120), and over all that show any, where one of one is all or nothing. Fans are given at "
         "0.35 m and finer only."
     )
