@@ -405,6 +405,13 @@ def measurement_report(found: "Measurement") -> RenderableType:
         f"Matched within half a unit's width and {MOST_TURN_DEG:.0f} degrees, at a probability of {COUNTED}.",
         "Counts are p50, corrected for recall: their mean distance from a scene's units, and that of all together.",
         "Scenes without a unit are apart: how many, on how many something was counted, and zero was excluded.",
+        "Packaged units with a fan array, kin of chillers, are left out; a run counts those it finds as chillers.",
+        *(f"At {kin.gsd_m:g} m {_measured(kin.found)} of {kin.units} are found." for kin in found.kin if kin.found),
+        *(
+            f"{class_label(row.cls)} {part.range} at {row.gsd_m:g} m: recall {_measured(part.recall)} of {part.units}."
+            for row in found.rendered
+            for part in row.by_width
+        ),
     ]
     parts: list[RenderableType] = [goals, rendered, intervals, words, *(Text(f" {note}") for note in notes)]
     if found.ground:

@@ -24,6 +24,7 @@ import shapely
 
 from models.detector.allocator import keep_large_buffers
 from models.detector.detector import Detector, cores, threads_of_each
+from models.detector.fans import agreed
 from models.detector.network import Area
 from models.detector.peaks import Peaks, thinned
 from models.errors import DeviceMemoryError
@@ -328,7 +329,7 @@ def _joined(parts: Sequence[_Part], plan: WindowPlan) -> Found:
         cells = cells.within(plan.kept)
     damaged = tuple(part.damage for part in parts if part.damage is not None)
     return Found(
-        peaks=thinned(peaks),
+        peaks=agreed(thinned(peaks)),
         cells=cells,
         windows_read=len(seen),
         windows_blank=len(parts) - len(seen) - len(damaged),

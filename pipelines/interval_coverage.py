@@ -27,7 +27,7 @@ class SceneCount:
 
     cls: str
     truth: int
-    """Units whose centre lies in the judged part of the scene."""
+    """Units whose centre lies in the judged part of the scene, kin of chillers left out."""
     counted: Interval | None
     """None where a census would not give the class."""
 
@@ -83,7 +83,10 @@ def count_scenes(
     recall: Mapping[str, Sequence[RecallPoint]],
     seed: int = 0,
 ) -> tuple[SceneCount, ...]:
-    """Count every class of unit on every scene, from what lies in its judged part, as `take_census` counts a site."""
+    """Count every class of unit on every scene, from what lies in its judged part, as `take_census` counts a site.
+
+    Kin of chillers, and what was detected on it, is left out.
+    """
     counts = []
     for cls in OBJECT_CLASSES:
         judged = scenes.judged[cls]

@@ -15,12 +15,14 @@ from models.training.crops import CROP_PX
 from models.training.measuring import (
     NATIVE_GSD_M,
     GroundScore,
+    KinScore,
     LabelledScore,
     ReliabilityBin,
     RenderedScore,
     ground_scores,
     held_out_grounds,
     judge_scenes,
+    kin_score,
     labelled_reliability,
     labelled_scores,
     read_labelled,
@@ -55,6 +57,7 @@ class Measurement:
     scenes: int
     """Rendered ones at each GSD."""
     rendered: tuple[RenderedScore, ...]
+    kin: tuple[KinScore, ...]
     counts: tuple[CountScore, ...]
     coverage: tuple[TotalCoverage, ...]
     words: tuple[WordScore, ...]
@@ -133,6 +136,7 @@ def measure(
         reader=reader.version,
         scenes=scenes,
         rendered=tuple(score for one in judged for score in rendered_scores(one, calibration)),
+        kin=tuple(kin_score(one, calibration) for one in judged),
         counts=tuple(count_score(cls, gsd_m, some) for gsd_m, some in counts.items() for cls in OBJECT_CLASSES),
         coverage=(*(_total(gsd_m, some) for gsd_m, some in counts.items()), _total(None, every)),
         words=tuple(words),

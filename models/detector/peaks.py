@@ -60,7 +60,7 @@ class Peaks:
     score: np.ndarray
     """float32 in 0..1, not calibrated."""
     fans: np.ndarray
-    """float32, fans on the unit as regressed; has a meaning only for classes with fans."""
+    """float32, fans on the unit, see `models.detector.fans`; has a meaning only for classes with fans."""
     cell_x: np.ndarray
     cell_y: np.ndarray
     """int64, cell of the peak in the window's output lattice (`STRIDE` pixels a cell): which of two windows owns a peak

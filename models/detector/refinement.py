@@ -16,6 +16,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import Conv2dNormActivation
 
 from models.classes import OBJECT_CLASSES
+from models.detector.fans import CHILLER, by_period
 
 ALONG_PX, ACROSS_PX = 96, 64
 """Pixels of a cut-out along a proposal's heading and across it: the longest package (80 px), and beside a battery two
@@ -237,7 +238,29 @@ def refine(
 
     # A single cut-out is convolved in another order than one of two.
     parts = proposals.split(_AT_ONCE)
-    return torch.cat([by_full_rows(_refined, part, by_full_rows(judged, part, multiple_of=2)) for part in parts])
+    table = torch.cat([by_full_rows(_refined, part, by_full_rows(judged, part, multiple_of=2)) for part in parts])
+
+    def counted(part: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        seen = _within_reach(part, before)
+        return by_period(cut_out(pixels, part, stride), seen, part[:, LENGTH], part[:, WIDTH], part[:, FANS])
+
+    chillers = torch.nonzero(table[:, CLASS] == CHILLER).squeeze(1)
+    for rows in chillers.split(_AT_ONCE):
+        table[rows, FANS] = by_full_rows(counted, table[rows], proposals[rows])
+    return table
+
+
+def _within_reach(units: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
+    """(n, ACROSS_PX, ALONG_PX): pixels of the units' cut-outs that those of their proposals reach as well.
+
+    The halo of a window is made for these: what lies farther away must not decide.
+    """
+    heading = heading_rad(units)[:, None, None]
+    cosine, sine = heading.cos(), heading.sin()
+    along, across = _steps(ALONG_PX, units.device)[None, None, :], _steps(ACROSS_PX, units.device)[None, :, None]
+    moved_x, moved_y = (units[:, [CENTRE_X, CENTRE_Y]] - proposals[:, [CENTRE_X, CENTRE_Y]])[..., None, None].unbind(1)
+    x, y = moved_x + along * sine + across * cosine, moved_y - along * cosine + across * sine
+    return x.square() + y.square() <= (ALONG_PX**2 + ACROSS_PX**2) / 4
 
 
 def _refined(proposals: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

@@ -138,10 +138,13 @@ def _inside(widths: Tensor, columns: int) -> Tensor:
 
 
 def _standardised(images: Tensor, inside: Tensor) -> Tensor:
-    """Each crop to mean 0 and deviation 1 over its own pixels and channels, so that exposure and haze do not matter."""
-    count = inside.sum(dim=(1, 2, 3), keepdim=True) * images.shape[1] * images.shape[2]
-    mean = (images * inside).sum(dim=(1, 2, 3), keepdim=True) / count
+    """Each crop to mean 0 in every channel and deviation 1 over all of them, over its own pixels.
+
+    Exposure, haze and the colour of the roof then do not matter: red paint on a pink roof stands out as black on white.
+    """
+    count = inside.sum(dim=(1, 2, 3), keepdim=True) * images.shape[2]
+    mean = (images * inside).sum(dim=(2, 3), keepdim=True) / count
     centred = (images - mean) * inside
     # The floor of 4 grey levels keeps sensor noise on an empty roof from being stretched into strokes.
-    deviation = (centred.square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt().clamp(min=4.0)
+    deviation = (centred.square().sum(dim=(1, 2, 3), keepdim=True) / (count * images.shape[1])).sqrt().clamp(min=4.0)
     return centred / deviation

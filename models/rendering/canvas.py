@@ -47,6 +47,8 @@ class Truth:
     fans: int = 0
     text: str = ""
     ignored: bool = False
+    kin: bool = False
+    """See `PlacedObject.kin`."""
 
 
 @dataclass(frozen=True)

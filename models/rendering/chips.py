@@ -1,7 +1,7 @@
 """Training and validation chips: a random plot, photographed by a random sensor, with its ground truth."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,9 @@ _SCATTERED = 0.6
 """Share of the chips on a real background whose units stand straight on it; the others bring roof or yard along."""
 _ROOFS = "buildings"
 _ROOF_SHARE = 0.4
-"""How often a real background is one of those whose file name begins with `buildings`: units stand on roofs."""
+"""How often a real background is one of those whose file name is `buildings` and a number: units stand on roofs."""
+_SEAM_CELLS = 20
+"""3 m, over which one real picture goes over into the next, beside which it lies."""
 
 _PAINTED_PERCENTILE = 88
 """Of a word's box: the thinnest strokes cover an eighth of it."""
@@ -47,7 +49,7 @@ class Chip:
     objects: tuple[PlacedObject, ...]
     texts: tuple[PlacedText, ...]
     ignored: tuple[PlacedObject, ...]
-    """Kin of the classes that count neither as hit nor as miss."""
+    """Small kin of the classes, neither trained on nor scored."""
     faint: tuple[PlacedText, ...]
     """Words whose paint no eye finds: neither there nor not there."""
     native_gsd_m: float
@@ -64,7 +66,8 @@ def render_chip(
 ) -> Chip:
     """Render one chip of `size_px` squared; the same arguments give the same chip.
 
-    `backgrounds` are real 0.3 m chips (any size) to compose on; a share of chips uses one, the rest rendered ground.
+    `backgrounds` are real 0.3 m chips, about 256 px and more, to compose on: a share of the chips shows some of one
+    kind, as files are whose names differ in their number alone, side by side; the rest rendered ground.
     `native_gsd_m` is the range that the product's GSD is drawn from, instead of all that imagery comes in. `named` puts
     one roof with a painted name in the middle.
     Seeds of the two splits never share a random stream.
@@ -116,31 +119,79 @@ def shows(picture: npt.NDArray[np.uint8], bare: npt.NDArray[np.uint8], text: Pla
 
 
 def _real_ground(rng: Rng, backgrounds: Sequence[Path], side: int) -> npt.NDArray[np.float32]:
-    """A real chip as ground: turned, mirrored to fill the canvas, its tone undone to something like reflectance."""
-    roofs = [path for path in backgrounds if path.name.startswith(_ROOFS)]
+    """Real chips of one kind as ground: each turned, side by side, their tone undone to something like reflectance."""
+    roofs = [path for path in backgrounds if _kind(path) == _ROOFS]
     pick = roofs if roofs and rng.random() < _ROOF_SHARE else backgrounds
-    path = pick[int(rng.integers(len(pick)))]
+    first = pick[int(rng.integers(len(pick)))]
+    pictures = _turned_pictures(rng, first, [path for path in backgrounds if _kind(path) == _kind(first)])
+    ground = np.zeros((side, side, 3), np.float32)
+    covered = np.zeros((side, side), bool)
+    picture = next(pictures)
+    # The canvas begins somewhere within the first picture.
+    top, first_left = (-int(cells) for cells in rng.integers(0, picture.shape[:2]))
+    while top < side:
+        left, bottom = first_left, side
+        while left < side:
+            _lay(ground, covered, picture, top, left)
+            bottom = min(bottom, top + picture.shape[0])
+            right = left + picture.shape[1]
+            left = right - _seam_cells(picture.shape[1]) if right < side else side
+            picture = next(pictures)
+        top = bottom - _seam_cells(bottom - top) if bottom < side else side
+    return np.asarray((ground / 255) ** 1.3 * 0.85, np.float32)
+
+
+def _turned_pictures(rng: Rng, first: Path, alike: Sequence[Path]) -> Iterator[npt.NDArray[np.float32]]:
+    """Endless: the first, then all others before one is shown a second time, each in cells and turned by quarters."""
+    yield np.rot90(_in_cells(first), int(rng.integers(4)))
+    others = [path for path in alike if path != first]
+    while True:
+        for number in rng.permutation(len(others)):
+            yield np.rot90(_in_cells(others[number]), int(rng.integers(4)))
+        others = list(alike)
+
+
+def _kind(path: Path) -> str:
+    """The file's name without its number: what pictures of one kind have in common."""
+    return path.stem.rstrip("0123456789")
+
+
+def _in_cells(path: Path) -> npt.NDArray[np.float32]:
+    """A real chip in cells of the canvas, float32 (H, W, 3) RGB."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError(f"{path} is not a picture that OpenCV can read")
-    picture = np.rot90(picture[..., ::-1], int(rng.integers(4)))
-    picture = cv2.resize(
-        np.ascontiguousarray(picture),
-        None,
-        fx=CHIP_GSD_M / CELL_M,
-        fy=CHIP_GSD_M / CELL_M,
-        interpolation=cv2.INTER_CUBIC,
-    )
-    start = rng.integers(0, picture.shape[0], 2)
-    index = np.arange(side)
-    rows = _mirror(index + int(start[0]), picture.shape[0])
-    columns = _mirror(index + int(start[1]), picture.shape[1])
-    return np.asarray((picture[np.ix_(rows, columns)].astype(np.float32) / 255) ** 1.3 * 0.85)
+    finer = CHIP_GSD_M / CELL_M
+    picture = np.ascontiguousarray(picture[..., ::-1], np.float32)
+    return np.clip(cv2.resize(picture, None, fx=finer, fy=finer, interpolation=cv2.INTER_CUBIC), 0, 255)
 
 
-def _mirror(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    folded = np.mod(index, 2 * size)
-    return np.where(folded < size, folded, 2 * size - 1 - folded)
+def _lay(
+    ground: npt.NDArray[np.float32],
+    covered: npt.NDArray[np.bool_],
+    picture: npt.NDArray[np.float32],
+    top: int,
+    left: int,
+) -> None:
+    """Lay a picture on the ground, which may begin or end beyond it; over its upper and left rim it fades in."""
+    height, width = picture.shape[:2]
+    weight = np.minimum(_rising(height)[:, None], _rising(width)[None, :])
+    here = np.s_[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+    rows, columns = ground[here].shape[:2]
+    inside = np.s_[max(0, -top) : max(0, -top) + rows, max(0, -left) : max(0, -left) + columns]
+    # Where nothing lies yet it is alone.
+    share = np.where(covered[here], weight[inside], 1)[..., None]
+    ground[here] += share * (picture[inside] - ground[here])
+    covered[here] = True
+
+
+def _rising(cells: int) -> npt.NDArray[np.float32]:
+    """Weights of a row of cells: from 0 to 1 over the seam that it begins with."""
+    return np.minimum((np.arange(cells, dtype=np.float32) + 0.5) / max(1, _seam_cells(cells)), 1)
+
+
+def _seam_cells(cells: int) -> int:
+    return min(_SEAM_CELLS, cells // 2)
 
 
 def placed(
@@ -168,6 +219,8 @@ def placed(
         if 0 <= x_px < width_px and 0 <= y_px < height_px:
             target = ignored if unit.ignored else objects
             target.append(
-                PlacedObject(unit.cls, x_px, y_px, length_px, width_px_, unit.frame.heading_deg % 180.0, unit.fans)
+                PlacedObject(
+                    unit.cls, x_px, y_px, length_px, width_px_, unit.frame.heading_deg % 180.0, unit.fans, unit.kin
+                )
             )
     return tuple(objects), tuple(texts), tuple(ignored)

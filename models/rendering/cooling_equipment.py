@@ -63,6 +63,8 @@ class ChillerStyle:
     """Length of the end section without fans."""
     deck: float
     """Brightness of the top deck relative to the casing."""
+    packaged: bool = False
+    """A packaged rooftop unit, kin of chillers."""
 
 
 def chiller_style(rng: Rng, validation: bool = False, model: int | None = None) -> ChillerStyle:
@@ -123,6 +125,7 @@ def _packaged_style(rng: Rng) -> ChillerStyle:
         ring=float(rng.uniform(0.9, 1.3)),
         control_m=max(control_m, width_m - fan_end_m),
         deck=float(rng.uniform(0.8, 1.05)),
+        packaged=True,
     )
 
 
@@ -150,8 +153,9 @@ def chiller(canvas: Canvas, rng: Rng, frame: Frame, style: ChillerStyle) -> None
                     style.control_m * 0.7, style.width_m * 0.8, u_m=-style.length_m / 2 + style.control_m / 2
                 )
                 patch.shade(float(rng.uniform(0.75, 1.1)), cabinet)
+    fans = columns * style.rows
     canvas.truth.append(
-        Truth("air_cooled_chiller", frame, style.length_m, style.width_m, top_m, fans=columns * style.rows)
+        Truth("air_cooled_chiller", frame, style.length_m, style.width_m, top_m, fans=fans, kin=style.packaged)
     )
 
 

@@ -22,6 +22,9 @@ class PlacedObject:
     """Direction of the long axis, in [0, 180)."""
     fans: int
     """Fans on the unit; 0 for classes without."""
+    kin: bool = False
+    """A packaged unit with a fan array: trained on as a chiller, because on real roofs it is to be found, and scored
+    neither way."""
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ def packaged_look(rng: Rng, fans: bool = True) -> PackagedLook:
 
 
 def packaged_unit(canvas: Canvas, rng: Rng, frame: Frame, look: PackagedLook) -> None:
-    """Paint one unit along u, its fans at the +u end. With fans it counts as a chiller, without it is background."""
+    """Paint one unit along u, its fans at the +u end. With fans it is kin of chillers, without it is background."""
     top_m = canvas.base_m(frame) + look.height_m
     with canvas.patch(frame, look.length_m + 1, look.width_m + 1) as patch:
         if patch is not None:
@@ -300,9 +300,8 @@ def packaged_unit(canvas: Canvas, rng: Rng, frame: Frame, look: PackagedLook) ->
             if look.columns:
                 _fan_array(patch, rng, look, body)
     if look.columns:
-        canvas.truth.append(
-            Truth("air_cooled_chiller", frame, look.length_m, look.width_m, top_m, fans=look.rows * look.columns)
-        )
+        fans = look.rows * look.columns
+        canvas.truth.append(Truth("air_cooled_chiller", frame, look.length_m, look.width_m, top_m, fans=fans, kin=True))
 
 
 def _fan_array(patch: Patch, rng: Rng, look: PackagedLook, body: np.ndarray) -> None:

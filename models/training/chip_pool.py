@@ -33,6 +33,17 @@ class PooledChip:
     native_gsd_m: float
     words: tuple[str, ...] = ()
     """Text of each row of `labels.texts`; empty where the file is older than the texts are kept."""
+    kin: np.ndarray | None = None
+    """bool, by row of `labels.objects`, see `PlacedObject.kin`; None where the file is older than it is kept, and on
+    real imagery, whose labels know no kin."""
+
+    @property
+    def scored(self) -> Labels:
+        """The labels that detections are judged by: what lies on kin is neither right nor wrong, whatever its class."""
+        if self.kin is None:
+            return self.labels
+        objects, ignored = self.labels.objects, self.labels.ignored
+        return replace(self.labels, objects=objects[~self.kin], ignored=np.concatenate([ignored, objects[self.kin]]))
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ def read_chip(path: Path) -> PooledChip:
         if "unseen" in file:
             labels = replace(labels, unseen=file["unseen"])
         words = tuple(str(word) for word in file["words"]) if "words" in file else ()
-        return PooledChip(file["image"], labels, float(file["native_gsd_m"]), words)
+        kin = file.get("kin")
+        return PooledChip(file["image"], labels, float(file["native_gsd_m"]), words, kin)
 
 
 def read_background(path: Path, size_px: int) -> np.ndarray:
@@ -150,6 +162,7 @@ def _render_to_file(job: tuple[Path, PoolRecipe, int, Split, tuple[Path, ...]]) 
         texts=labels.texts,
         ignored=labels.ignored,
         unseen=labels.unseen,
+        kin=np.array([unit.kin for unit in chip.objects], dtype=bool),
         native_gsd_m=np.float64(chip.native_gsd_m),
         words=np.array([word.text for word in chip.texts], dtype=str),
     )

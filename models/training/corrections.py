@@ -55,7 +55,7 @@ def held_out_change(before: Detector, after: Detector, corrected: Sequence[Corre
     found and the other did not, and a binomial test on the numbers of false positives.
     """
     chips = [chip for one in corrected for chip in one.held_out]
-    images, labels = [chip.image for chip in chips], [chip.labels for chip in chips]
+    images, labels = [chip.image for chip in chips], [chip.scored for chip in chips]
     seen = [judge(detector, images, labels) if chips else {} for detector in (before, after)]
     rows: dict[str, Any] = {}
     for name in CLASSES if chips else ():

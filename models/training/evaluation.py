@@ -16,6 +16,7 @@ from models.calibration import calibrated, calibration_error, fit_calibration, r
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, COUNTED_FROM, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import MIN_SCORE, Detector, Peaks
+from models.detector.fans import agreed
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.detector.losses import NEARLY_SQUARE
 from models.detector.network import STRIDE
@@ -55,6 +56,8 @@ class Judged:
     """int (m,): image of each unit."""
     unit_score: np.ndarray
     """float (m,): score of the detection that found it, 0 where none did."""
+    unit_width_px: np.ndarray
+    """float (m,): at the detector's GSD; of a word the height of its letters."""
 
     def on(self, images: np.ndarray) -> "Judged":
         """What concerns the images where `images` (bool, by image) is True."""
@@ -67,7 +70,19 @@ class Judged:
             heading_error_deg=self.heading_error_deg[mine],
             unit_image=self.unit_image[units],
             unit_score=self.unit_score[units],
+            unit_width_px=self.unit_width_px[units],
         )
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What is found on one image."""
+
+    shape: tuple[int, int]
+    """Height and width of the image."""
+    peaks: Peaks
+    lettering: np.ndarray
+    """float32 (h, w): probability by cell of the lettering map."""
 
 
 def evaluate(
@@ -78,7 +93,7 @@ def evaluate(
     `chips` are rendered validation chips of one size, `backgrounds` real uint8 images of one size that hold no
     equipment. Even-numbered images fit the calibration, odd-numbered ones are measured.
     """
-    on_chips = judge(detector, [chip.image for chip in chips], [chip.labels for chip in chips])
+    on_chips = judge(detector, [chip.image for chip in chips], [chip.scored for chip in chips])
     on_ground = judge(detector, backgrounds, [Labels.of() for _ in backgrounds])
     fit_chips, fit_ground = np.arange(len(chips)) % 2 == 0, np.arange(len(backgrounds)) % 2 == 0
     gsd_m = np.array([chip.native_gsd_m for chip in chips])
@@ -129,19 +144,31 @@ def judge(
 
     With `most_turn_deg`, a detection of a long unit that is turned further against it has not found it.
     """
-    rows: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in CLASSES}
+    return judge_detected(detected(detector, images), labels, most_turn_deg)
+
+
+def detected(detector: Detector, images: Sequence[np.ndarray]) -> list[Detected]:
+    """What is found on uint8 images (one size)."""
+    found = []
     for start in range(0, len(images), _BATCH):
         peaks, lettering = detector.detect(np.stack(images[start : start + _BATCH]), None, MIN_SCORE)
-        peaks = thinned(peaks)
-        for offset in range(len(lettering)):
-            number = start + offset
-            shape = images[number].shape[:2]
+        peaks = agreed(thinned(peaks))
+        for offset, probability in enumerate(lettering):
             mine = peaks[peaks.window == offset]
-            for index, name in enumerate(OBJECT_CLASSES):
-                rows[name].append(
-                    _judge_objects(mine[mine.cls == index], labels[number], index, shape, number, most_turn_deg)
-                )
-            rows[LETTERING.name].append(_judge_words(lettering[offset].astype(np.float32), labels[number], number))
+            found.append(Detected(images[start + offset].shape[:2], mine, probability.astype(np.float32)))
+    return found
+
+
+def judge_detected(
+    found: Sequence[Detected], labels: Sequence[Labels], most_turn_deg: float | None = None
+) -> dict[str, Judged]:
+    """As `judge`, of detections that were made before."""
+    rows: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in CLASSES}
+    for number, (here, truth) in enumerate(zip(found, labels, strict=True)):
+        for index, name in enumerate(OBJECT_CLASSES):
+            mine = here.peaks[here.peaks.cls == index]
+            rows[name].append(_judge_objects(mine, truth, index, here.shape, number, most_turn_deg))
+        rows[LETTERING.name].append(_judge_words(here.lettering, truth, number))
     return {name: Judged(*_columns(parts)) for name, parts in rows.items()}
 
 
@@ -193,6 +220,7 @@ def _judge_objects(
         heading_error[kept],
         np.full(int(wanted.sum()), number),
         unit_score[wanted],
+        units[wanted, WIDTH].astype(np.float64),
     )
 
 
@@ -212,7 +240,7 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
     seen = np.ones(probability.shape, dtype=bool)
     for row in labels.unseen:
         fill_rectangle(seen, row, False, cell_px=cell_px)
-    unit_score = []
+    unit_score, unit_width_px = [], []
     for row in labels.texts:
         word = np.zeros(probability.shape, dtype=bool)
         fill_rectangle(word, row, True, cell_px=cell_px)
@@ -220,6 +248,7 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
         # A word that is mostly outside the image cannot be judged.
         if word.sum() * cell_px**2 > 0.6 * row[LENGTH] * row[WIDTH]:
             inside = probability[word]
+            unit_width_px.append(float(row[WIDTH]))
             unit_score.append(float(inside.mean()) if (inside >= 0.5).mean() >= _WORD_SHARE else 0.0)
     regions, which, stats, _ = cv2.connectedComponentsWithStats((probability >= 0.5).astype(np.uint8), connectivity=8)
     score, hit = [], []
@@ -239,6 +268,7 @@ def _judge_words(probability: np.ndarray, labels: Labels, number: int) -> tuple[
         nothing,
         np.full(len(unit_score), number),
         np.array(unit_score, dtype=np.float64),
+        np.array(unit_width_px, dtype=np.float64),
     )
 
 
@@ -331,7 +361,7 @@ def _on_any(peaks: Peaks, rectangles: np.ndarray) -> np.ndarray:
 
 def _columns(parts: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     if not parts:
-        kinds = (int, float, bool, float, float, int, float)
+        kinds = (int, float, bool, float, float, int, float, float)
         return [np.zeros(0, dtype=kind) for kind in kinds]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 

@@ -6,8 +6,8 @@ training nor that calibration has seen.
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,20 @@ import numpy as np
 from models.calibration import calibrated, reliability
 from models.classes import CLASSES, LETTERING, OBJECT_CLASSES, equipment_resolved_at
 from models.detector.card import MIN_PROBABILITY
-from models.detector.detector import Detector
+from models.detector.detector import GSD_M, Detector
 from models.detector.labels import Labels
 from models.detector.peaks import Peaks, thinned
 from models.errors import InputError
-from models.training.chip_pool import PoolRecipe, read_chip, render_pool, split_backgrounds
-from models.training.evaluation import COUNTED, Judged, found_units, judge, judged_area_km2
+from models.training.chip_pool import PooledChip, PoolRecipe, read_chip, render_pool, split_backgrounds
+from models.training.evaluation import (
+    COUNTED,
+    Judged,
+    detected,
+    found_units,
+    judge,
+    judge_detected,
+    judged_area_km2,
+)
 from models.training.uncertainty import Figure, rate, ratio, share
 
 MOST_TURN_DEG = 15.0
@@ -37,6 +45,8 @@ SEEDS = {0.3: 900, 0.5: 901}
 _NAMED_SEEDS = 20
 """Added to these for the scenes that show a painted name."""
 SCENE_PX = 448
+LARGE_CELL_M = 4.0
+"""Width from which a fan cell is large: rooftop towers are mostly smaller, cells of large arrays mostly larger."""
 COOLING_REAL = "cooling"
 """What the three cooling classes are called together, on real images."""
 _SLACK_PX = 1.0
@@ -55,6 +65,26 @@ class JudgedScenes:
     """float (scenes,)."""
     judged: Mapping[str, Judged]
     """By class."""
+    kin: Judged
+    """The units that `judged` leaves out, packaged ones with a fan array, judged as chillers; of detections that lie on
+    none of them it says nothing."""
+
+
+@dataclass(frozen=True)
+class WidthRecall:
+    """Units of a range of widths, from `least_m` to below `most_m`, and how many of them are found."""
+
+    least_m: float
+    most_m: float | None
+    """None: without end."""
+    units: int
+    recall: Figure
+    """Its interval is the bootstrap's over scenes."""
+
+    @property
+    def range(self) -> str:
+        """For example "below 4 m"."""
+        return f"from {self.least_m:g} m" if self.most_m is None else f"below {self.most_m:g} m"
 
 
 @dataclass(frozen=True)
@@ -72,6 +102,18 @@ class RenderedScore:
     f1: Figure
     fans_error: Figure | None
     """Mean absolute error of the fans of found units; None for classes without."""
+    by_width: tuple[WidthRecall, ...]
+    """Of fan cells, which come in sizes that differ by a factor of six; empty for other classes."""
+
+
+@dataclass(frozen=True)
+class KinScore:
+    """Packaged units with a fan array, kin of chillers: left out of every score, and counted by a run as chillers."""
+
+    gsd_m: float
+    units: int
+    found: Figure | None
+    """Share of them on which a chiller is found, matched as one; None where the scenes show none."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +200,25 @@ def judge_scenes(
     """
     paths = scenes_of(workdir, gsd_m, scenes, backgrounds=backgrounds, leave_out=leave_out, progress=progress)
     chips = [read_chip(path) for path in paths]
-    judged = judge(detector, [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)
-    return JudgedScenes(gsd_m, paths, np.array([chip.native_gsd_m for chip in chips]), judged)
+    for path, chip in zip(paths, chips, strict=True):
+        if chip.kin is None:
+            raise InputError(f"Scene {path} does not say what is kin of chillers: give another working folder.")
+    return judge_chips(detector, chips, gsd_m, paths)
+
+
+def judge_chips(
+    detector: Detector, chips: Sequence[PooledChip], gsd_m: float, paths: Sequence[Path] = ()
+) -> JudgedScenes:
+    """Judge scenes that stand for a GSD; `paths` are their files."""
+    found = detected(detector, [chip.image for chip in chips])
+    judged = judge_detected(found, [chip.scored for chip in chips], MOST_TURN_DEG)
+    kin_alone = [
+        Labels.of() if chip.kin is None else replace(Labels.of(), objects=chip.labels.objects[chip.kin])
+        for chip in chips
+    ]
+    kin = judge_detected(found, kin_alone, MOST_TURN_DEG)
+    native_gsd_m = np.array([chip.native_gsd_m for chip in chips])
+    return JudgedScenes(gsd_m, tuple(paths), native_gsd_m, judged, kin[COOLING[0]])
 
 
 def scenes_of(
@@ -224,9 +283,27 @@ def rendered_scores(scenes: JudgedScenes, calibration: Mapping[str, tuple[float,
                 precision=ratio(hits, detected),
                 f1=f1,
                 fans_error=ratio(off, np.bincount(judged.image[given], minlength=n)) if name == COOLING[0] else None,
+                by_width=tuple(_by_width(judged, found, n)) if name in COOLING[1:] else (),
             )
         )
     return tuple(scores)
+
+
+def _by_width(judged: Judged, found: np.ndarray, images: int) -> Iterator[WidthRecall]:
+    large = judged.unit_width_px * GSD_M >= LARGE_CELL_M
+    for these, least_m, most_m in ((~large, 0.0, LARGE_CELL_M), (large, LARGE_CELL_M, None)):
+        units, seen = (np.bincount(judged.unit_image[which], minlength=images) for which in (these, these & found))
+        recall = ratio(seen, units)
+        if recall is not None:
+            yield WidthRecall(least_m, most_m, int(units.sum()), recall)
+
+
+def kin_score(scenes: JudgedScenes, calibration: Mapping[str, tuple[float, float]]) -> KinScore:
+    """How many of the packaged units are found as chillers."""
+    kin, n = scenes.kin, len(scenes.native_gsd_m)
+    found = found_units(kin, calibration[COOLING[0]])
+    units, seen = (np.bincount(images, minlength=n) for images in (kin.unit_image, kin.unit_image[found]))
+    return KinScore(scenes.gsd_m, len(found), ratio(seen, units))
 
 
 def rendered_reliability(

@@ -69,9 +69,9 @@ def train_detector(
     `start` is a weights file to train on from, with `peak_rate` as the highest learning rate; what is written is then
     the mean of both, `start` weighing `start_share`. `backgrounds` is a folder of real images without equipment at
     0.3 m (256 px or more); a fifth of them is held out to measure false positives. `leave_out` names files of it,
-    without suffix, that do show some: they are used for nothing. `also` are pools of earlier
-    trainings whose chips are shown, and measured on, as well. With `second_stage_only` the first stage stays that of
-    `start`.
+    without suffix, that do show some: they are used for nothing. `also` are pools of earlier trainings whose chips are
+    shown as well, and measured on where they say what is kin of chillers. With `second_stage_only` the first stage
+    stays that of `start`.
     `corrected` are real scenes with labels that a person has corrected: they are trained on together with the rendered
     chips, and what that changed on the ground held out of them, from `start` to the new weights, stands in the metrics.
     `workdir` keeps chips and checkpoint: the same call goes on where an earlier one was stopped. One of `minutes` (of
@@ -144,7 +144,9 @@ def train_detector(
     if first is not None and second_stage_only:
         tensors |= {name: tensor for name, tensor in first.items() if not name.startswith("refiner.")}
     validation_paths += [path for pool_folder in also for path in sorted(pool_folder.glob("validation-*.npz"))]
-    report(Progress("evaluating", 0.0, f"{len(validation_paths)} rendered chips, {len(held_out)} real backgrounds"))
+    # Chips of pools that do not know kin of chillers would be scored another way.
+    validation = [chip for chip in map(read_chip, validation_paths) if chip.kin is not None]
+    report(Progress("evaluating", 0.0, f"{len(validation)} rendered chips, {len(held_out)} real backgrounds"))
     code_version = importlib.metadata.version("overwatt")
     made_of = {
         "task": "detector",
@@ -169,7 +171,7 @@ def train_detector(
     }
     measured = evaluate(
         _detector(tensors, place, arithmetic),
-        [read_chip(path) for path in validation_paths],
+        validation,
         [read_background(path, CROP_PX) for path in held_out],
     )
     card: dict[str, Any] = {"recipe": made_of, "seed": seed, "code_version": code_version, **measured}

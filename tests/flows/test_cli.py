@@ -149,6 +149,10 @@ def test_weights_are_measured_on_rendered_and_on_real_images(
     assert everywhere["scenes"] == everywhere["covered"] + everywhere["below"] + everywhere["above"] > 0
     assert main([str(argument) for argument in arguments]) == 0
     table = capsys.readouterr().out
+    for row in found["kin"]:
+        assert (f"of {row['units']} are found" in table) == (row["found"] is not None)
+    widths = [part for row in found["rendered"] for part in row["by_width"]]
+    assert table.count(" m: recall ") == len(widths) > 0
     assert all(
         said in table for said in (found["detector"], "2 rendered scenes", "1 real backgrounds", "0 of 1", ">= 0.98")
     )

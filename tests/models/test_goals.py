@@ -10,8 +10,9 @@ from PIL import Image
 from models.classes import CLASSES
 from models.errors import InputError
 from models.training.goals import reached_on_real_images, reached_on_rendered_scenes
-from models.training.model_card import model_card
+from models.training.model_card import WEIGHTS, model_card
 from models.training.reliability_picture import HEIGHT_PX, WIDTH_PX, panels, reliability_picture
+from models.weights_file import load_weights
 
 
 def figure(value: float, low: float, high: float) -> dict[str, float]:
@@ -33,7 +34,19 @@ def bin_of(cls: str, stated: float, right: float, n: int, real: bool = False) ->
 def record() -> dict[str, Any]:
     def score(cls: str, gsd_m: float, f1: dict[str, float]) -> dict[str, Any]:
         fans = figure(0.8, 0.7, 0.9) if cls == "air_cooled_chiller" else None
-        return {"cls": cls, "gsd_m": gsd_m, "units": 412, "scenes": 40, "f1": f1, "fans_error": fans}
+        widths = [
+            {"least_m": 0.0, "most_m": 4.0, "units": 300, "recall": figure(0.8, 0.75, 0.85)},
+            {"least_m": 4.0, "most_m": None, "units": 112, "recall": figure(0.96, 0.9, 0.98)},
+        ]
+        return {
+            "cls": cls,
+            "gsd_m": gsd_m,
+            "units": 412,
+            "scenes": 40,
+            "f1": f1,
+            "fans_error": fans,
+            "by_width": widths if cls == "cooling_tower" else [],
+        }
 
     coverage = {
         "scenes": 50,
@@ -54,6 +67,11 @@ def record() -> dict[str, Any]:
             score("air_cooled_chiller", 0.3, figure(0.981, 0.97, 0.99)),
             score("air_cooled_chiller", 0.5, figure(0.94, 0.92, 0.96)),
             score("battery", 0.3, figure(0.80, 0.75, 0.85)),
+            score("cooling_tower", 0.3, figure(0.92, 0.9, 0.94)),
+        ],
+        "kin": [
+            {"gsd_m": 0.3, "units": 600, "found": figure(0.7, 0.66, 0.74)},
+            {"gsd_m": 0.5, "units": 0, "found": None},
         ],
         "counts": [
             {
@@ -131,6 +149,15 @@ def test_each_figure_stands_beside_its_target() -> None:
     ground, found = reached_on_real_images(record())
     assert (ground.target, ground.verdict) == ("<= 2", "missed, within its interval")
     assert (found.gsd_m, found.verdict, found.of) == (0.3, "reached", "19 objects")
+
+
+def test_the_page_tells_kin_and_widths_apart() -> None:
+    detector, reader = (load_weights(WEIGHTS / f"{name}.safetensors")[1] for name in ("detector", "reader"))
+    versions = {name: f"{name}-{card['sha256'][:8]}" for name, card in (("detector", detector), ("reader", reader))}
+    page = model_card(detector, reader, record() | versions)
+    assert "It finds 70% (66%-74%) of 600 at 0.3 m." in page
+    cells = "cooling-tower cells below 4 m 80% (75%-85%) of 300 and from 4 m 96% (90%-98%) of 112 at 0.3 m."
+    assert f"by width: {cells}" in page
 
 
 def test_intervals_that_are_too_wide_miss_their_target_as_well() -> None:

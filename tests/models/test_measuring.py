@@ -1,5 +1,6 @@
 """Measuring weights: bands, ground, and labelled real images, against a detector whose answers are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,13 +13,15 @@ from models.detector.labels import Labels
 from models.detector.peaks import Peaks
 from models.errors import InputError
 from models.rendering.objects import PlacedObject
+from models.training import measuring
 from models.training.chip_pool import PooledChip
-from models.training.evaluation import judge
 from models.training.measuring import (
-    MOST_TURN_DEG,
     JudgedScenes,
     ground_scores,
     held_out_grounds,
+    judge_chips,
+    judge_scenes,
+    kin_score,
     labelled_reliability,
     labelled_scores,
     read_labelled,
@@ -64,8 +67,7 @@ def unit(cls: str, x: float, y: float, heading: float = 0.0) -> PlacedObject:
 
 
 def judged(chips: list[PooledChip]) -> JudgedScenes:
-    found = judge(Marks(), [chip.image for chip in chips], [chip.labels for chip in chips], MOST_TURN_DEG)  # type: ignore[arg-type]
-    return JudgedScenes(0.3, (), np.array([chip.native_gsd_m for chip in chips]), found)
+    return judge_chips(Marks(), chips, 0.3)  # type: ignore[arg-type]
 
 
 def test_a_class_is_scored_over_its_scenes_and_a_wrong_heading_is_no_find() -> None:
@@ -86,6 +88,47 @@ def test_a_class_is_scored_over_its_scenes_and_a_wrong_heading_is_no_find() -> N
     assert row.recall.low == pytest.approx(1 / 3, abs=1e-4)
     assert row.recall.high == 1
     assert row.fans_error is None
+
+
+def test_kin_of_chillers_is_neither_hit_nor_miss_and_is_told_apart() -> None:
+    units = [unit("air_cooled_chiller", 80, y) for y in (80, 110, 140, 170)]
+    marks = [(80, y, "air_cooled_chiller", 0.0) for y in (80, 110, 170)]
+    chip = marked(256, marks, 0.3, units)
+    one_kind = judged([chip])
+    assert one_kind.kin.unit_score.size == 0
+    assert rendered_scores(one_kind, CARD.calibration)[0].units == 4
+    mixed = judged([chip, replace(chip, kin=np.array([False, True, True, True])), replace(chip, kin=np.zeros(4, bool))])
+    [row] = rendered_scores(mixed, CARD.calibration)
+    # Of the second scene the one that is no kin, and it is found.
+    assert (row.units, row.recall.value) == (9, pytest.approx(7 / 9, abs=1e-4))
+    assert row.precision is not None
+    assert row.precision.value == 1
+    kin = kin_score(mixed, CARD.calibration)
+    assert kin.found is not None
+    assert (kin.units, kin.found.value) == (3, pytest.approx(2 / 3, abs=1e-4))
+    assert kin_score(one_kind, CARD.calibration).found is None
+
+
+def test_recall_of_fan_cells_is_told_by_their_width() -> None:
+    def cell(y: float, width_px: float) -> PlacedObject:
+        return PlacedObject("cooling_tower", 80, y, width_px, width_px, 0, 1)
+
+    marks = [(80, y, "cooling_tower", 0.0) for y in (80, 110, 140)]
+    chip = marked(256, marks, 0.3, [cell(80, 8), cell(110, 13.4), cell(140, 14), cell(180, 12)])
+    [row] = rendered_scores(judged([chip]), CARD.calibration)
+    parts = [(part.least_m, part.most_m, part.units, part.recall.value) for part in row.by_width]
+    assert parts == [(0.0, 4.0, 2, 0.5), (4.0, None, 2, 1.0)]
+    [battery] = rendered_scores(judged([marked(256, [], 0.3, [unit("battery", 80, 80)])]), CARD.calibration)
+    assert battery.by_width == ()
+
+
+def test_scenes_of_before_kin_was_kept_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = tmp_path / "validation-000000.npz"
+    tables = dict.fromkeys(("objects", "texts", "ignored"), np.zeros((0, 7), np.float32))
+    np.savez(scene, image=np.zeros((96, 96, 3), np.uint8), native_gsd_m=np.float64(0.3), **tables)
+    monkeypatch.setattr(measuring, "scenes_of", lambda *_, **__: (scene,))
+    with pytest.raises(InputError, match="does not say what is kin"):
+        judge_scenes(Marks(), tmp_path, 0.3, 1)  # type: ignore[arg-type]
 
 
 def test_fans_of_found_chillers_are_held_against_the_truth() -> None:

@@ -99,6 +99,17 @@ def test_a_crop_reads_the_same_alone_and_beside_wider_ones() -> None:
             torch.testing.assert_close(together[i, : steps[i]], alone[0], rtol=1e-3, atol=1e-3)
 
 
+def test_the_colour_of_the_roof_does_not_matter() -> None:
+    torch.manual_seed(1)
+    net = ReaderNet().eval()
+    crop = np.random.default_rng(2).integers(60, 160, (32, 80, 3)).astype(np.uint8)
+    tinted = crop + np.array([80, 0, 35], np.uint8)
+    plain, other = (net(*batch([image]))[0] for image in (crop, tinted))
+    torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-4)
+    swapped = net(*batch([crop[..., ::-1]]))[0]
+    assert (plain - swapped).abs().max() > 1e-3
+
+
 def test_log_probability_sums_over_all_alignments() -> None:
     torch.manual_seed(0)
     scores = torch.randn(1, 3, len(ALPHABET) + 1).log_softmax(2)

@@ -1,7 +1,9 @@
 """The renderer: geometry that must hold exactly, and chips that are what their labels say."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from models.rendering import chips, confusers
 from models.rendering.canvas import Canvas, Frame
 from models.rendering.chips import CHIP_GSD_M, placed, render_chip, shows
 from models.rendering.cooling_equipment import (
+    CHILLER_MODELS,
     cell_grid,
     chiller,
     chiller_style,
@@ -186,6 +189,73 @@ def test_labels_follow_the_lean() -> None:
     top_m = canvas.truth[0].top_m
     assert top_m > 12
     assert objects[0].y_px * CHIP_GSD_M == pytest.approx(30 + top_m * np.tan(np.deg2rad(15)))
+
+
+def test_packaged_units_are_kin_of_chillers_and_data_sheet_models_are_chillers() -> None:
+    canvas = Canvas(400, 400, 0.15)
+    rng = np.random.default_rng(4)
+    styles = [chiller_style(rng) for _ in range(60)]
+    assert 0 < sum(style.packaged for style in styles) < 20
+    sheets = np.array([model[:2] for model in CHILLER_MODELS])
+    for style in styles:
+        canvas.truth.clear()
+        chiller(canvas, rng, Frame(30, 30, 90), style)
+        [unit] = canvas.truth
+        assert unit.kin is style.packaged
+        of_a_sheet = (np.abs(np.array([unit.length_m, unit.width_m]) / sheets - 1) <= 0.051).all(axis=1).any()
+        assert of_a_sheet or unit.kin
+    canvas.truth.clear()
+    packaged_unit(canvas, rng, Frame(30, 30, 90), packaged_look(rng))
+    [unit] = canvas.truth
+    assert unit.kin
+    [shown], _, _ = placed(canvas.truth, plain_sensor(), CHIP_GSD_M, 0.0, 200)
+    assert shown.kin
+
+
+def test_real_ground_is_made_of_whole_pictures_of_one_kind_that_are_turned_and_never_mirrored(tmp_path: Path) -> None:
+    # Four quarters, brighter clockwise by 10: a turn keeps their order, a mirror reverses it.
+    levels = {"field1": (70, 60), "field2": (110, 90), "field10": (150, 24), "harbour1": (200, 70)}
+    for name, (level, size) in levels.items():
+        picture = np.full((size, size, 3), level, np.uint8)
+        picture[: size // 2, size // 2 :] += 10
+        picture[size // 2 :, size // 2 :] += 20
+        picture[size // 2 :, : size // 2] += 30
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    files = sorted(tmp_path.iterdir())
+    kinds, clockwise, mirrored = set(), 0, 0
+    for seed in range(12):
+        ground = chips._real_ground(np.random.default_rng(seed), files, 500)
+        grey = np.round((ground[..., 0] / 0.85) ** (1 / 1.3) * 255)
+        assert grey.shape == (500, 500)
+        shown = {name for name, (level, _) in levels.items() if all((grey == level + 10 * k).any() for k in range(4))}
+        [kind] = {name.rstrip("0123456789") for name in shown}
+        kinds.add(kind)
+        assert kind == "harbour" or len(shown) == 3
+        # No gap anywhere: nothing is darker than the pictures, but for what the cubic undershoots at an edge.
+        assert grey.min() >= (65 if kind == "field" else 195)
+        for level, _ in levels.values():
+            # A corner where four quarters meet, the darkest at the upper left of a picture that is not turned.
+            for quarters in range(4):
+                turned = np.rot90([[0, 1], [3, 2]], quarters) * 10 + level
+                clockwise += _meets(grey, turned)
+                mirrored += _meets(grey, turned[:, ::-1])
+    assert kinds == {"field", "harbour"}
+    # Where pictures go over into one another, grey levels meet by chance.
+    assert clockwise > 1_000
+    assert mirrored < clockwise / 20
+
+
+def _meets(grey: np.ndarray, corners: np.ndarray) -> int:
+    """How often four cells at the corners of a square, beyond what the cubic blurs, have these values."""
+    step = 12
+    return int(
+        (
+            (grey[:-step, :-step] == corners[0, 0])
+            & (grey[:-step, step:] == corners[0, 1])
+            & (grey[step:, :-step] == corners[1, 0])
+            & (grey[step:, step:] == corners[1, 1])
+        ).sum()
+    )
 
 
 def test_rows_hold_the_number_asked_for() -> None:

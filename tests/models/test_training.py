@@ -247,6 +247,12 @@ def test_backgrounds_are_held_out_by_name(background_folder: Path, tmp_path: Pat
 def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, tmp_path: Path) -> None:
     output, workdir = tmp_path / "detector.safetensors", tmp_path / "work"
     seen: list[Progress] = []
+    # A chip of before kin of chillers was kept apart is not measured on.
+    before = tmp_path / "before"
+    before.mkdir()
+    tables = dict.fromkeys(("objects", "texts", "ignored"), np.zeros((0, 7), np.float32))
+    picture = np.zeros((448, 448, 3), np.uint8)
+    np.savez(before / "validation-000000.npz", image=picture, native_gsd_m=np.float64(0.3), **tables)
 
     def train(**changes: int) -> None:
         arguments = {"chips": 1, "validation_chips": 2, "steps": 1, "batch": 1, "seed": 1, **changes}
@@ -255,7 +261,7 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
             workdir=workdir,
             backgrounds=background_folder,
             leave_out=["field01"],
-            also=[workdir / "pool"],
+            also=[workdir / "pool", before],
             device="cpu",
             progress=seen.append,
             **arguments,
@@ -265,6 +271,8 @@ def test_train_detector_from_nothing_to_a_weights_file(background_folder: Path, 
     detector = Detector.load(output, "cpu")
     assert detector.card.recipe["steps_made"] == 1
     assert detector.card.recipe["chips_of_earlier_pools"] == 1
+    # Every second one of two chips shown twice.
+    assert detector.card.metrics["rendered_validation"]["chips"] == 2
     assert detector.card.recipe["backgrounds_left_out"] == ["field01"]
     assert detector.card.recipe["backgrounds"] == 7
     assert set(detector.card.calibration) == set(detector.card.recall) == set(CLASSES)
@@ -372,6 +380,24 @@ def test_evaluation_counts_hits_misses_and_false_alarms() -> None:
     assert ground["area_km2"] == pytest.approx(3 * (176 * 0.3 / 1000) ** 2, abs=1e-4)
     assert ground["classes"]["battery"]["false_positives"] == 0
     assert 0 < ground["classes"]["battery"]["expected_count_per_km2"] < 120
+
+
+def test_evaluation_leaves_kin_out() -> None:
+    chips = [drawn_chip(seed) for seed in range(4)]
+    kin = [np.arange(len(chip.labels.objects)) % 3 == 0 for chip in chips]
+    marked = [replace(chip, kin=rows) for chip, rows in zip(chips, kin, strict=True)]
+    whole, less = (
+        evaluate(Oracle(chips, missing=0), shown, [])["metrics"]["rendered_validation"]["classes"]  # type: ignore[arg-type]
+        for shown in (chips, marked)
+    )
+    for name in OBJECT_CLASSES:
+        assert less[name]["units"] <= whole[name]["units"]
+        # What lies on kin is no false detection either.
+        assert less[name]["precision"] in (None, 1)
+    side = chips[0].image.shape[0]
+    inner = [(np.abs(chip.labels.objects[:, [X, Y]] - side / 2) < side / 2 - 40).all(axis=1) for chip in chips]
+    left = sum((~rows & here).sum() for rows, here in zip(kin[1::2], inner[1::2], strict=True))
+    assert sum(less[name]["units"] for name in OBJECT_CLASSES) == left > 0
 
 
 def test_a_mean_with_the_start_lies_between_both() -> None:

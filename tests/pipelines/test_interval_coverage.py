@@ -10,7 +10,7 @@ from models.training.measuring import JudgedScenes
 from pipelines.census import Interval
 from pipelines.interval_coverage import SceneCount, count_scenes, count_score, coverage_of
 
-NOTHING = Judged(*(np.zeros(0, kind) for kind in (int, float, bool, float, float, int, float)))
+NOTHING = Judged(*(np.zeros(0, kind) for kind in (int, float, bool, float, float, int, float, float)))
 AS_SCORED = dict.fromkeys(CLASSES, (1.0, 0.0))
 RECALL = 0.9
 SCENES = 40
@@ -36,8 +36,9 @@ def simulated(stated: float, right: float, cls: str = "air_cooled_chiller", gsd_
         np.full(n, np.nan),
         np.array(unit_image),
         np.zeros(m),
+        np.zeros(m),
     )
-    return JudgedScenes(gsd_m, (), np.full(SCENES, gsd_m), {**dict.fromkeys(CLASSES, NOTHING), cls: judged})
+    return JudgedScenes(gsd_m, (), np.full(SCENES, gsd_m), {**dict.fromkeys(CLASSES, NOTHING), cls: judged}, NOTHING)
 
 
 def recall_of(share: float) -> dict[str, tuple[RecallPoint, ...]]:

@@ -13,7 +13,7 @@ from pipelines.measured import Measurement, keep
 
 
 def empty(detector: str, reader: str) -> Measurement:
-    return Measurement(detector, reader, 1, (), (), (), (), (), 0, 0.0, (), None, (), (), ())
+    return Measurement(detector, reader, 1, (), (), (), (), (), (), 0, 0.0, (), None, (), (), ())
 
 
 def test_a_page_can_be_made_of_a_measurement_that_saw_nothing() -> None:
