@@ -24,9 +24,8 @@ import shapely
 
 from models.detector.allocator import keep_large_buffers
 from models.detector.detector import Detector, cores, threads_of_each
-from models.detector.fans import agreed
 from models.detector.network import Area
-from models.detector.peaks import Peaks, thinned
+from models.detector.peaks import Peaks, agreed, thinned
 from models.errors import DeviceMemoryError
 from pipelines.errors import Damage, WindowError
 from pipelines.gridded_raster import GriddedRaster, Pixels

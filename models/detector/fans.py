@@ -1,22 +1,15 @@
-"""How many fans a chiller has: by the period of their pattern along it, and as its neighbours of the same model have.
+"""How many fans a chiller has, by the period of their pattern along it.
 
 A network that has seen some twenty models tells how many fans a unit of this length has had; of a model that it has
 not seen it says the mean. Two rows of fans are a wave, whose length is the pitch of the fans: 0.9 to 1.8 m, 3 to 6 px.
 """
 
-import dataclasses
 import math
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch.nn import functional
 
 from models.classes import OBJECT_CLASSES
-
-if TYPE_CHECKING:  # made of what the second stage gives, which counts with this module
-    from models.detector.peaks import Peaks
 
 CHILLER = OBJECT_CLASSES.index("air_cooled_chiller")
 ROWS = 2
@@ -33,10 +26,6 @@ _TREND_PX = 9
 """Brightness is taken against its mean over so many pixels: edges of cabinets and shadows are no fans."""
 _STRIP = 0.42
 """Half of the strip across that is looked at, as a share of the width: the rim belongs to shadow and ground."""
-ALIKE_LENGTH, ALIKE_WIDTH = 0.06, 0.12
-"""Units whose length and width differ by no more than these shares are taken for one model, ..."""
-ALIKE_WITHIN_PX = 200.0
-"""... when they stand within 60 m of each other."""
 
 
 def by_period(
@@ -80,27 +69,3 @@ def _mean_about(profile: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         functional.conv1d(part[:, None], kernel, padding=_TREND_PX // 2)[:, 0] for part in (profile * shown, shown)
     )
     return total / number.clamp(min=1)
-
-
-def agreed(peaks: "Peaks") -> "Peaks":
-    """The peaks, chillers with the median number of fans of their neighbours that are as long and as wide.
-
-    What stands side by side and is of one size is of one model. Called, as `thinned`, once on a whole scene.
-    """
-    mine = np.flatnonzero(peaks.cls == CHILLER)
-    # Windows are set far apart along one more axis: one tree for all.
-    places = np.stack([peaks.x_px, peaks.y_px, peaks.window * 4 * ALIKE_WITHIN_PX], axis=1)[mine].astype(np.float64)
-    one, other = cKDTree(places).query_pairs(ALIKE_WITHIN_PX, output_type="ndarray").T if len(mine) else (mine, mine)
-    alike = np.ones(len(one), dtype=bool)
-    for size, most in ((peaks.length_px[mine], ALIKE_LENGTH), (peaks.width_px[mine], ALIKE_WIDTH)):
-        alike &= np.abs(size[one] - size[other]) <= most * np.minimum(size[one], size[other])
-    one, other, itself = one[alike], other[alike], np.arange(len(mine))
-    unit = np.concatenate([one, other, itself])
-    fans = peaks.fans[mine][np.concatenate([other, one, itself])]
-    order = np.lexsort((fans, unit))
-    number = np.bincount(unit, minlength=len(mine))
-    # The lower of two middle ones: it is a number that one of them has.
-    middle = np.cumsum(number) - number + (number - 1) // 2
-    agreed_fans = peaks.fans.copy()
-    agreed_fans[mine] = fans[order][middle]
-    return dataclasses.replace(peaks, fans=agreed_fans)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from torch.nn import functional
 
 from models.detector import refinement
+from models.detector.fans import CHILLER
 from models.detector.network import (
     CHANNELS,
     FANS,
@@ -27,6 +28,10 @@ from models.detector.network import (
     Features,
 )
 
+ALIKE_LENGTH, ALIKE_WIDTH = 0.06, 0.12
+"""Chillers whose length and width differ by no more than these shares are taken for one model, ..."""
+ALIKE_WITHIN_PX = 200.0
+"""... when they stand within 60 m of each other."""
 OVERLAP = 0.4
 """Solid bodies do not overlap: of two peaks of a class the weaker goes when they share more of the smaller one's length
 times its width than this. Between neighbours that touch, sizes and places off by a fifth share less; a peak on the
@@ -242,9 +247,7 @@ def _overlapping(peaks: Peaks) -> tuple[np.ndarray, np.ndarray]:
         mine = np.flatnonzero(peaks.cls == cls)
         # Farther apart no two of them share that much, however they are turned; small ones have many neighbours.
         near = min(MAX_APART_PX, 2 * (1 - OVERLAP) * float(peaks.length_px[mine].max()))
-        # Windows are set far apart along one more axis: one tree for all.
-        places = np.stack([peaks.x_px[mine], peaks.y_px[mine], peaks.window[mine] * 4 * near], axis=1)
-        pairs.append(mine[cKDTree(places.astype(np.float64)).query_pairs(near, output_type="ndarray")])
+        pairs.append(mine[_pairs(peaks[mine], near)])
     strong, weak = np.concatenate(pairs).T
     turned = peaks.score[weak] > peaks.score[strong]
     strong, weak = np.where(turned, weak, strong), np.where(turned, strong, weak)
@@ -261,6 +264,38 @@ def _overlapping(peaks: Peaks) -> tuple[np.ndarray, np.ndarray]:
         dx * np.sin(heading) - dy * np.cos(heading), peaks.length_px[strong], length * cosine + width * sine
     ) * _shared(dx * np.cos(heading) + dy * np.sin(heading), peaks.width_px[strong], length * sine + width * cosine)
     return strong[shared > OVERLAP], weak[shared > OVERLAP]
+
+
+def _pairs(peaks: Peaks, near_px: float) -> np.ndarray:
+    """Rows (n, 2) of peaks of one window whose centres are `near_px` from each other or less, each pair once."""
+    if len(peaks) == 0:
+        return np.zeros((0, 2), dtype=np.intp)
+    # Windows are set far apart along one more axis: one tree for all.
+    places = np.stack([peaks.x_px, peaks.y_px, peaks.window * 4 * near_px], axis=1)
+    return np.asarray(cKDTree(places.astype(np.float64)).query_pairs(near_px, output_type="ndarray"))
+
+
+def agreed(peaks: Peaks) -> Peaks:
+    """The peaks, chillers with the median number of fans of their neighbours that are as long and as wide.
+
+    What stands side by side and is of one size is of one model. Called, as `thinned`, once on a whole scene.
+    """
+    mine = np.flatnonzero(peaks.cls == CHILLER)
+    chillers = peaks[mine]
+    one, other = _pairs(chillers, ALIKE_WITHIN_PX).T
+    alike = np.ones(len(one), dtype=bool)
+    for size, most in ((chillers.length_px, ALIKE_LENGTH), (chillers.width_px, ALIKE_WIDTH)):
+        alike &= np.abs(size[one] - size[other]) <= most * np.minimum(size[one], size[other])
+    one, other, itself = one[alike], other[alike], np.arange(len(mine))
+    unit = np.concatenate([one, other, itself])
+    fans = chillers.fans[np.concatenate([other, one, itself])]
+    order = np.lexsort((fans, unit))
+    number = np.bincount(unit, minlength=len(mine))
+    # The lower of two middle ones: it is a number that one of them has.
+    middle = np.cumsum(number) - number + (number - 1) // 2
+    agreed_fans = peaks.fans.copy()
+    agreed_fans[mine] = fans[order][middle]
+    return replace(peaks, fans=agreed_fans)
 
 
 def _shared(apart: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -181,9 +181,7 @@ def cut_out(
     a cut-out over about its long axis.
     """
     _, height, width = pixels.shape
-    heading = heading_rad(proposals)[:, None, None]
-    cosine, sine = heading.cos(), heading.sin()
-    along, across = _steps(ALONG_PX, pixels.device)[None, None, :], _steps(ACROSS_PX, pixels.device)[None, :, None]
+    cosine, sine, along, across = _axes(proposals)
     if mirror is not None:
         across = across * mirror[:, None, None]
     x = proposals[:, CENTRE_X, None, None] - 0.5 + along * sine + across * cosine
@@ -204,6 +202,13 @@ def cut_out(
     lower = torch.lerp(pixel(width), pixel(width + 1), right_share)
     mixed = torch.lerp(upper, lower, lower_share)
     return ((mixed[..., :3] - GREY * mixed[..., 3:]) / DEVIATION).permute(0, 3, 1, 2)
+
+
+def _axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cosine and sine of the headings (n, 1, 1), and the steps of a cut-out along (1, 1, W) and across (1, H, 1)."""
+    heading = heading_rad(rows)[:, None, None]
+    along, across = _steps(ALONG_PX, rows.device)[None, None, :], _steps(ACROSS_PX, rows.device)[None, :, None]
+    return heading.cos(), heading.sin(), along, across
 
 
 def reach_px(stride: int, most_offset_px: float) -> int:
@@ -255,9 +260,7 @@ def _within_reach(units: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
 
     The halo of a window is made for these: what lies farther away must not decide.
     """
-    heading = heading_rad(units)[:, None, None]
-    cosine, sine = heading.cos(), heading.sin()
-    along, across = _steps(ALONG_PX, units.device)[None, None, :], _steps(ACROSS_PX, units.device)[None, :, None]
+    cosine, sine, along, across = _axes(units)
     moved_x, moved_y = (units[:, [CENTRE_X, CENTRE_Y]] - proposals[:, [CENTRE_X, CENTRE_Y]])[..., None, None].unbind(1)
     x, y = moved_x + along * sine + across * cosine, moved_y - along * cosine + across * sine
     return x.square() + y.square() <= (ALONG_PX**2 + ACROSS_PX**2) / 4

@@ -16,11 +16,10 @@ from models.calibration import calibrated, calibration_error, fit_calibration, r
 from models.classes import BY_NAME, CLASSES, LETTERING, OBJECT_CLASSES
 from models.detector.card import CERTAIN, COUNTED_FROM, MIN_PROBABILITY, RecallPoint
 from models.detector.detector import MIN_SCORE, Detector, Peaks
-from models.detector.fans import agreed
 from models.detector.labels import CLASS, COUNT, HEADING, LENGTH, WIDTH, Labels, X, Y
 from models.detector.losses import NEARLY_SQUARE
 from models.detector.network import STRIDE
-from models.detector.peaks import LETTERING_POOL, thinned
+from models.detector.peaks import LETTERING_POOL, agreed, thinned
 from models.detector.targets import fill_rectangle
 from models.training.chip_pool import PooledChip
 

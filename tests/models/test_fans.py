@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.classes import OBJECT_CLASSES
-from models.detector.fans import ALIKE_WITHIN_PX, CHILLER, WIDEST_PX, agreed, by_period
-from models.detector.peaks import Peaks, thinned
+from models.detector.fans import CHILLER, WIDEST_PX, by_period
+from models.detector.peaks import ALIKE_WITHIN_PX, Peaks, agreed, thinned
 
 HEIGHT, WIDTH = 64, 96
 
